@@ -1,0 +1,122 @@
+"""The platform's errors. Each has a stable `code` and the HTTP status it is answered with.
+
+FlowError
+├── InvalidInput            invalid_input 422      a field, its value, what was expected
+├── PayloadTooLarge         payload_too_large 413  both sizes
+├── Unauthenticated         unauthenticated, token_expired, token_invalid 401
+├── Forbidden               forbidden 403
+├── NotFound                not_found 404          also everything of another tenant
+├── Conflict                conflict 409           not_deployed, idempotency_key_reused, illegal_transition
+│   └── IllegalTransition
+├── RateLimited             rate_limited 429       retry_after
+├── StaleLease              stale_lease            never leaves the engine
+├── StoreUnavailable        store_unavailable 503
+│   └── StorageFull         storage_full 507
+├── BusUnavailable          bus_unavailable 503
+├── BuildFailed             build_failed 422       line, requirement or example in details
+├── SandboxUnavailable      sandbox_unavailable    what the kernel refused, and how to allow it
+└── SettingsError           invalid_settings       all problems together
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FlowError(Exception):
+    """Root of the platform's errors.
+
+    Attributes:
+        code: Stable word for programs.
+        details: Per field: `{"field", "message"}`.
+        hint: What to do about it, shown apart from the message.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    http_status: ClassVar[int] = 500
+
+    def __init__(
+        self, message: str, *, code: str | None = None, details: list[dict[str, Any]] | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.error_code = code or self.code
+        self.details = details or []
+        self.hint = hint
+
+
+class InvalidInput(FlowError):
+    code = "invalid_input"
+    http_status = 422
+
+
+class PayloadTooLarge(FlowError):
+    code = "payload_too_large"
+    http_status = 413
+
+
+class Unauthenticated(FlowError):
+    code = "unauthenticated"
+    http_status = 401
+
+
+class Forbidden(FlowError):
+    code = "forbidden"
+    http_status = 403
+
+
+class NotFound(FlowError):
+    code = "not_found"
+    http_status = 404
+
+
+class Conflict(FlowError):
+    code = "conflict"
+    http_status = 409
+
+
+class IllegalTransition(Conflict):
+    code = "illegal_transition"
+
+
+class RateLimited(FlowError):
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StaleLease(FlowError):
+    code = "stale_lease"
+    http_status = 409
+
+
+class StoreUnavailable(FlowError):
+    code = "store_unavailable"
+    http_status = 503
+
+
+class StorageFull(StoreUnavailable):
+    code = "storage_full"
+    http_status = 507
+
+
+class BusUnavailable(FlowError):
+    code = "bus_unavailable"
+    http_status = 503
+
+
+class BuildFailed(FlowError):
+    code = "build_failed"
+    http_status = 422
+
+
+class SandboxUnavailable(FlowError):
+    code = "sandbox_unavailable"
+    http_status = 503
+
+
+class SettingsError(FlowError):
+    code = "invalid_settings"

@@ -1,0 +1,68 @@
+"""Who asks, and what they may do."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from flow_platform.domain import errors
+
+
+class Role(enum.StrEnum):
+    ADMIN = "admin"
+    BUILDER = "builder"
+    RUNNER = "runner"  # Submits and reads executions; nothing to do with runner processes.
+    VIEWER = "viewer"
+    EXECUTION = "execution"  # A container: one execution only.
+
+
+class Action(enum.StrEnum):
+    SUBMIT = "submit"
+    READ = "read"
+    CANCEL = "cancel"
+    PUBLISH = "publish"
+    DEPLOY = "deploy"
+    ADMINISTER = "administer"
+
+
+ALLOWED: Final[dict[Role, frozenset[Action]]] = {
+    Role.ADMIN: frozenset(Action),
+    Role.BUILDER: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL, Action.PUBLISH, Action.DEPLOY}),
+    Role.RUNNER: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL}),
+    Role.VIEWER: frozenset({Action.READ}),
+    # In its own ring, and of its own descendants only; the engine checks that per execution.
+    Role.EXECUTION: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL}),
+}
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The holder of a verified credential.
+
+    Attributes:
+        workspace_id: None: all workspaces of the organization.
+        execution_id, attempt, lease_epoch, ring_id: Set for execution tokens only.
+    """
+
+    subject: str
+    org_id: str
+    role: Role
+    workspace_id: str | None = None
+    execution_id: str | None = None
+    attempt: int | None = None
+    lease_epoch: int | None = None
+    ring_id: str | None = None
+
+    def require(self, action: Action, org_id: str, workspace_id: str | None = None) -> None:
+        """Checks tenant first, then role.
+
+        Raises:
+            NotFound: Another tenant's; indistinguishable from what does not exist.
+            Forbidden: The role does not include the action.
+        """
+        other_workspace = workspace_id is not None and self.workspace_id not in (None, workspace_id)
+        if org_id != self.org_id or other_workspace:
+            raise errors.NotFound("not found")
+        if action not in ALLOWED[self.role]:
+            raise errors.Forbidden(f"role {self.role.value!r} may not {action.value!r}")

@@ -1,0 +1,322 @@
+"""The port of the store: the record of everything.
+
+A `Store` gives transactions. `write` runs a function inside one and returns after the commit is on disk; calls that
+arrive together share one commit (group commit), each in a savepoint of its own, so that one that raises changes
+nothing and disturbs no other. The function may run again after a conflict between processes, so it must have no
+effects but on the transaction. `read` runs a function on a snapshot that no writer blocks.
+
+The functions are synchronous and run in the store's own threads: they decide with `domain` and touch rows through the
+tables below, nothing else.
+
+Every method that takes `org_id` and `workspace_id` finds nothing of another tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from flow_sdk.wire.execution import ErrorDocument, EventDocument
+from flow_sdk.wire.runner import AttemptMetrics
+from flow_sdk.wire.status import Kind, Status
+
+from flow_platform.domain.component import Component, Version
+from flow_platform.domain.execution import Execution
+from flow_platform.domain.release import Deployment, DeploymentState, Ring
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list, newest first. `next_cursor` is opaque, None on the last page."""
+
+    items: list[Any]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What goes into an execution; JSON values as the client sent them."""
+
+    input_data: Any = None
+    config: dict[str, Any] = field(default_factory=dict[str, Any])
+    session_id: str | None = None
+    messages: list[Any] = field(default_factory=list[Any])
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of an execution."""
+
+    output: Any = None
+    usage: Any = None
+    messages: Any = None
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try, as history."""
+
+    execution_id: str
+    number: int
+    lease_epoch: int
+    runner_id: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    error: ErrorDocument | None = None
+    metrics: AttemptMetrics | None = None
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event before it has a position. `key` makes a second delivery of the same event a no-op."""
+
+    execution_id: str
+    attempt: int
+    event_type: str
+    event_data: Any
+    timestamp: datetime
+    key: str
+
+
+@dataclass(frozen=True)
+class IdempotencyRecord:
+    """A request that was answered, by its key. `fingerprint`: digest of route and body."""
+
+    key: str
+    fingerprint: str
+    execution_id: str
+
+
+@dataclass(frozen=True)
+class ExecutionFilter:
+    status: Status | None = None
+    component_id: str | None = None
+    ring_id: str | None = None
+    parent_id: str | None = None
+    kind: Kind | None = None
+
+
+class ExecutionTable(Protocol):
+    def insert(self, execution: Execution, payload: Payload) -> None: ...
+
+    def find(self, execution_id: str, *, for_update: bool = False) -> Execution | None:
+        """By id alone; for the engine's own work, never for a request of a tenant."""
+        ...
+
+    def find_in_workspace(self, org_id: str, workspace_id: str, execution_id: str) -> Execution | None: ...
+
+    def update(self, before: Execution, after: Execution) -> None:
+        """Writes the changed columns and `due_at`. On the way into a terminal status it also lowers the parent's
+        `live_children` by one; the caller need not.
+        """
+        ...
+
+    def adopt_child(self, parent_id: str) -> None:
+        """Raises the parent's `live_children` by one."""
+        ...
+
+    def acquire(self, now: datetime, limit: int) -> list[Execution]:
+        """Queued executions that are available now (`available_at` absent or not later than `now`) and whose deadline
+        is ahead, highest priority first, then oldest. Locked until the end of the transaction: no other process gets
+        them too.
+        """
+        ...
+
+    def next_available_at(self, now: datetime) -> datetime | None:
+        """The earliest `available_at` later than `now` among queued executions."""
+        ...
+
+    def slots_in_use(self, runner_id: str, instance: str) -> int:
+        """Executions leased to the runner that have no live children (a waiting parent lends its slot)."""
+        ...
+
+    def extend(self, runner_id: str, instance: str, leases: Iterable[tuple[str, int]], until: datetime) -> set[str]:
+        """Extends the named leases (execution id, epoch) that are still the runner's; returns their ids. Executions
+        that are cancelling keep their expiry, but are returned.
+        """
+        ...
+
+    def leased_to(self, runner_id: str, other_than: str) -> list[Execution]:
+        """Executions leased to earlier instances of the runner."""
+        ...
+
+    def due(self, now: datetime, limit: int) -> list[Execution]:
+        """Non-terminal executions whose `due_at` is `now` or earlier, locked, oldest first."""
+        ...
+
+    def payload(self, execution_id: str) -> Payload: ...
+
+    def result(self, execution_id: str) -> Result: ...
+
+    def save_result(self, execution_id: str, result: Result) -> None: ...
+
+    def list(self, org_id: str, workspace_id: str, where: ExecutionFilter, cursor: str | None, limit: int) -> Page:
+        """Executions, newest first.
+
+        Raises:
+            InvalidInput: The cursor is not one of ours.
+        """
+        ...
+
+    def live_children(self, parent_id: str) -> list[Execution]: ...
+
+    def tree(self, root_id: str, limit: int) -> list[Execution]:
+        """The root and all its descendants, oldest first."""
+        ...
+
+    def is_descendant(self, execution_id: str, ancestor_id: str) -> bool: ...
+
+    def counts(self) -> dict[Status, int]:
+        """Non-terminal executions by status, for metrics."""
+        ...
+
+    # Attempts: the history of tries.
+    def record_attempt(self, attempt: Attempt) -> None:
+        """Inserts, or completes the row of the same execution and number."""
+        ...
+
+    def attempts(self, execution_id: str) -> Sequence[Attempt]: ...
+
+    # Events.
+    def append_events(self, events: Sequence[NewEvent]) -> list[EventDocument]:
+        """Gives each new event the next position of its execution; drops those whose key is known."""
+        ...
+
+    def events(self, execution_id: str, after: int, limit: int) -> list[EventDocument]: ...
+
+    # Idempotency.
+    def find_idempotent(self, org_id: str, workspace_id: str, key: str) -> IdempotencyRecord | None: ...
+
+    def save_idempotent(self, org_id: str, workspace_id: str, record: IdempotencyRecord, at: datetime) -> None: ...
+
+
+class CatalogTable(Protocol):
+    def find_component(self, org_id: str, workspace_id: str, kind: Kind, id_or_slug: str) -> Component | None: ...
+
+    def insert_component(self, component: Component) -> None: ...
+
+    def update_component(self, component: Component) -> None: ...
+
+    def list_components(self, org_id: str, workspace_id: str, kind: Kind, cursor: str | None, limit: int) -> Page: ...
+
+    def insert_version(self, version: Version) -> None: ...
+
+    def find_version(self, component_id: str, number: int | None = None) -> Version | None:
+        """The given version, or the newest."""
+        ...
+
+    def get_version(self, version_id: str) -> Version:
+        """By id; raises NotFound."""
+        ...
+
+    def find_version_by_digest(self, component_id: str, digest: str) -> Version | None: ...
+
+    def list_versions(self, component_id: str, cursor: str | None, limit: int) -> Page: ...
+
+    def insert_ring(self, ring: Ring) -> None: ...
+
+    def list_rings(self, org_id: str, workspace_id: str) -> list[Ring]: ...
+
+    def find_ring(self, org_id: str, workspace_id: str, id_or_name: str) -> Ring | None: ...
+
+    def insert_deployment(self, deployment: Deployment) -> None: ...
+
+    def set_deployment_state(self, deployment_id: str, state: DeploymentState, at: datetime) -> None: ...
+
+    def find_deployment(self, org_id: str, workspace_id: str, deployment_id: str) -> Deployment | None: ...
+
+    def active_deployment(self, component_id: str, ring_id: str) -> Deployment | None: ...
+
+    def list_deployments(
+        self,
+        org_id: str,
+        workspace_id: str,
+        component_id: str | None,
+        ring_id: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page: ...
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """An Ed25519 key pair, PEM. The newest that is not retired signs; all not retired verify."""
+
+    kid: str
+    private_pem: str
+    public_pem: str
+    created_at: datetime
+    retired_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    org_id: str
+    workspace_id: str
+    name: str
+
+
+class TenancyTable(Protocol):
+    def insert_organization(self, org_id: str, name: str, at: datetime) -> None: ...
+
+    def insert_workspace(self, workspace: Workspace, at: datetime) -> None: ...
+
+    def first_workspace(self) -> Workspace | None:
+        """The oldest: the one that the first start made."""
+        ...
+
+    def find_workspace(self, org_id: str, workspace_id: str) -> Workspace | None: ...
+
+    def insert_signing_key(self, key: SigningKey) -> None: ...
+
+    def signing_keys(self) -> list[SigningKey]:
+        """Newest first."""
+        ...
+
+
+class RunnerTable(Protocol):
+    def register(self, runner_id: str, instance: str, slots: int, at: datetime) -> None: ...
+
+    def seen(self, runner_id: str, instance: str, at: datetime, completed: int) -> bool:
+        """Notes a heartbeat; False when the instance is not the registered one."""
+        ...
+
+    def alive(self, since: datetime) -> int:
+        """How many runners were heard of since then."""
+        ...
+
+
+class Transaction(Protocol):
+    executions: ExecutionTable
+    catalog: CatalogTable
+    tenancy: TenancyTable
+    runners: RunnerTable
+
+
+class Store(Protocol):
+    async def open(self) -> None:
+        """Connects and migrates the schema to today's.
+
+        Raises:
+            StoreUnavailable: With what the database said.
+        """
+        ...
+
+    async def write(self, operation: Callable[[Transaction], T]) -> T:
+        """Runs the operation, commits durably, returns its value.
+
+        Raises:
+            StorageFull: The disk is full; nothing was written, later calls try again.
+            StoreUnavailable: Nothing was written.
+        """
+        ...
+
+    async def read(self, operation: Callable[[Transaction], T]) -> T: ...
+
+    async def close(self) -> None: ...
