@@ -15,7 +15,7 @@ from flow_sdk.wire.status import Kind
 from flow_platform.domain import errors
 from flow_platform.domain.execution import RetryPolicy
 
-MAX_CODE_BYTES: Final = 1 << 20  # A source file; larger ones are data, and belong into the input.
+MAX_CODE_BYTES: Final = 256 << 10  # A source file; larger ones are data, and belong into the input.
 MAX_DEPENDENCIES: Final = 200
 _SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 

@@ -1,0 +1,1 @@
+"""What decides: submit, claim, record, sweep. Each writes through the store and wakes whoever waits."""

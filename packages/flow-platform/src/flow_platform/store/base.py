@@ -195,6 +195,10 @@ class ExecutionTable(Protocol):
 
     def save_idempotent(self, org_id: str, workspace_id: str, record: IdempotencyRecord, at: datetime) -> None: ...
 
+    def delete_idempotent_before(self, at: datetime, limit: int) -> int:
+        """Deletes up to `limit` records made before the instant; returns how many."""
+        ...
+
 
 class CatalogTable(Protocol):
     def find_component(self, org_id: str, workspace_id: str, kind: Kind, id_or_slug: str) -> Component | None: ...

@@ -59,7 +59,7 @@ class MetricsDocument(Document):
 class BillingDocument(Document):
     transaction_id: str
     parent_transaction_id: str | None = None
-    credits: int = 0
+    credits: int | None = None
 
 
 class WaitingOn(Document):

@@ -111,8 +111,16 @@ class Assignment(Document):
 
 
 class Claimed(Document):
+    """The answer to a claim.
+
+    Attributes:
+        reply_object: Set when the answer is too large for a NATS message: the object that holds it as JSON.
+        error: `unknown_runner`: register again.
+    """
+
+    reply_object: str = ""
     assignments: list[Assignment] = Field(default_factory=list[Assignment])
-    error: str = ""  # `unknown_runner`: register again.
+    error: str = ""
 
 
 class HeldLease(Document):
@@ -163,7 +171,9 @@ class CancelNotice(Document):
 class AttemptMetrics(Document):
     """Measured by the runner (cgroup counters, its own monotonic clock), never by the container.
 
-    `stages`: milliseconds of each hand-over, for `flow bench`.
+    Attributes:
+        stages: Milliseconds of each hand-over, for `flow bench`.
+        events: How many events the attempt published; a reader of events waits for them after the end.
     """
 
     started_at: datetime | None = None
@@ -172,6 +182,7 @@ class AttemptMetrics(Document):
     cpu_ms: float | None = None
     max_rss_bytes: int | None = None
     stages: dict[str, float] = Field(default_factory=dict[str, float])
+    events: int = 0
 
 
 class BuildRequest(Document):

@@ -1,0 +1,82 @@
+"""Ending executions on request: the whole tree below, in one transaction; runners are told after the commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import CancelNotice
+from flow_sdk.wire.status import Status
+
+from flow_platform.domain import execution as domain
+from flow_platform.domain.execution import Execution
+from flow_platform.engine.outcome import cancel_error
+from flow_platform.engine.wakeups import WORK, Wakeups
+from flow_platform.store.base import Transaction
+
+logger = logging.getLogger(__name__)
+
+Publish = Callable[[str, bytes], None]
+"""Sends a core NATS message without waiting. It may get lost: the heartbeat's answer says the same."""
+
+
+@dataclass
+class Cancelled:
+    """What a transaction ended: `ended` reached a terminal status, `ending` still have a container."""
+
+    ended: list[Execution] = field(default_factory=list[Execution])
+    ending: list[Execution] = field(default_factory=list[Execution])
+
+
+def cancel_tree(tx: Transaction, root: Execution, by: str, now: datetime) -> Cancelled:
+    """Requests the cancellation of an execution and of every live one below it."""
+    result = Cancelled()
+    pending = [root]
+    while pending:
+        execution = pending.pop()
+        pending.extend(tx.executions.live_children(execution.id))
+        request_cancel(tx, execution, by, now, result)
+    return result
+
+
+def cancel_children(tx: Transaction, parent: Execution, by: str, now: datetime) -> Cancelled:
+    """The same for everything below an execution that itself has ended."""
+    result = Cancelled()
+    for child in tx.executions.live_children(parent.id):
+        below = cancel_tree(tx, child, by, now)
+        result.ended += below.ended
+        result.ending += below.ending
+    return result
+
+
+def request_cancel(tx: Transaction, execution: Execution, by: str, now: datetime, result: Cancelled) -> None:
+    if domain.CancelRequested not in domain.TRANSITIONS[execution.status]:
+        return  # Terminal, or already cancelling: nothing to change.
+    after = domain.apply(execution, domain.CancelRequested(now, cancel_error(execution, by)))
+    tx.executions.update(execution, after)
+    (result.ended if after.status is Status.CANCELLED else result.ending).append(after)
+
+
+class CancelNotices:
+    """Tells runners and waiters after the commit."""
+
+    def __init__(self, publish: Publish, wakeups: Wakeups) -> None:
+        self._publish = publish
+        self._wakeups = wakeups
+
+    def send(self, cancelled: Cancelled) -> None:
+        self.stop_containers(cancelled.ending, "cancelled")
+        if cancelled.ended or cancelled.ending:
+            self._wakeups.notify([execution.id for execution in cancelled.ended + cancelled.ending] + [WORK])
+
+    def stop_containers(self, executions: Iterable[Execution], reason: str) -> None:
+        """Tells the runners of these executions (as they were while leased) to end their containers."""
+        for execution in executions:
+            if execution.lease_holder is None:
+                continue
+            notice = CancelNotice(execution_id=execution.id, lease_epoch=execution.lease_epoch, reason=reason)
+            self._publish(subjects.runner_cancel(execution.lease_holder), notice.model_dump_json().encode())
+            logger.info("told the runner to end a container", extra={"execution_id": execution.id, "reason": reason})

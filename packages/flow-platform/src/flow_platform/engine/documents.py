@@ -1,0 +1,118 @@
+"""Status documents: an execution as a client sees it, made from its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from flow_sdk.wire.execution import BillingDocument, ComponentRef, ErrorDocument, StatusDocument, WaitingOn
+from flow_sdk.wire.status import Kind, Status
+
+from flow_platform.domain.execution import Execution
+from flow_platform.store.base import Attempt, Result
+
+
+def document_of(
+    execution: Execution,
+    now: datetime,
+    *,
+    result: Result | None = None,
+    attempts: Sequence[Attempt] = (),
+    runners_alive: int | None = None,
+) -> StatusDocument:
+    """Builds the document.
+
+    Args:
+        result: None for lists, which carry no payloads.
+        runners_alive: None when not known; only used to say why an execution is still queued.
+    """
+    result = result or Result()
+    is_workflow = execution.kind is Kind.WORKFLOW
+    return StatusDocument(
+        execution_id=execution.id,
+        status=execution.status,
+        component=ComponentRef(
+            kind=execution.kind,
+            id=execution.component_id,
+            version=execution.version,
+            name=execution.component_name,
+            slug=execution.component_slug,
+        ),
+        deployment_id=execution.deployment_id,
+        ring_id=execution.ring_id,
+        parent_execution_id=execution.parent_id,
+        root_execution_id=execution.root_id,
+        lifecycle_event=execution.lifecycle_event,
+        attempt=execution.attempt,
+        max_attempts=execution.max_attempts,
+        timeout_seconds=execution.timeout_seconds,
+        created_at=execution.created_at,
+        started_at=execution.started_at,
+        finished_at=execution.finished_at,
+        deadline_at=execution.deadline_at,
+        output=result.output,
+        outputs=result.output if is_workflow else None,
+        usage=result.usage,
+        messages=result.messages,
+        state=result.state,
+        session_id=execution.session_id,
+        error=execution.error if execution.status is not Status.COMPLETED else None,
+        errors=errors_of(attempts),
+        metrics=execution.metrics,
+        billing=_billing(execution),
+        waiting_on=waiting_on(execution, now, runners_alive),
+    )
+
+
+def errors_of(attempts: Sequence[Attempt]) -> list[ErrorDocument]:
+    """One per attempt that did not succeed, in order."""
+    return [
+        attempt.error.model_copy(update={"attempt": attempt.number})
+        for attempt in attempts
+        if attempt.error is not None
+    ]
+
+
+def waiting_on(execution: Execution, now: datetime, runners_alive: int | None = None) -> WaitingOn | None:
+    """What a non-terminal execution waits for, and until when at the latest. None for terminal ones."""
+    match execution.status:
+        case Status.QUEUED if execution.available_at and execution.available_at > now:
+            return WaitingOn(
+                reason="back_off",
+                until=execution.available_at,
+                message=f"Attempt {execution.attempt} did not succeed; the next one starts at the time shown",
+            )
+        case Status.QUEUED:
+            message = (
+                "No runner is connected; start one with: flow runner"
+                if runners_alive == 0
+                else "Waits for a free slot of a runner"
+            )
+            return WaitingOn(reason="runner", until=execution.deadline_at, message=message)
+        case Status.RUNNING if execution.live_children:
+            return WaitingOn(
+                reason="children",
+                until=execution.deadline_at,
+                message=f"Waits for {execution.live_children} unfinished executions that it started",
+            )
+        case Status.RUNNING:
+            return WaitingOn(
+                reason="container",
+                until=execution.deadline_at,
+                message=f"Attempt {execution.attempt} runs on runner {execution.lease_holder!r}",
+            )
+        case Status.CANCELLING:
+            return WaitingOn(reason="cancel", until=execution.lease_expires_at, message="Its container is being ended")
+        case Status.WAITING:
+            return WaitingOn(reason="event", until=execution.deadline_at, message="Holds no container; waits")
+        case _:
+            return None
+
+
+def _billing(execution: Execution) -> BillingDocument | None:
+    if execution.billing_transaction_id is None:
+        return None
+    return BillingDocument(
+        transaction_id=execution.billing_transaction_id,
+        parent_transaction_id=execution.parent_billing_transaction_id,
+    )

@@ -1,0 +1,194 @@
+"""Reading and cancelling executions: held status reads, lists, trees, events. Every call checks who asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, Final
+
+from flow_sdk.wire.execution import EventDocument, StatusDocument
+from flow_sdk.wire.status import Status
+
+from flow_platform.domain import errors
+from flow_platform.domain.clock import Clock
+from flow_platform.domain.execution import Execution
+from flow_platform.domain.principal import Action, Principal, Role
+from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
+from flow_platform.engine.documents import document_of
+from flow_platform.engine.wakeups import Wakeups
+from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
+
+LOOK_AGAIN_SECONDS: Final = 5.0  # The safety net under the wake-ups.
+KEEP_ALIVE_SECONDS: Final = 15.0
+EVENT_PAGE: Final = 500
+LATE_EVENTS_SECONDS: Final = 3.0  # Events travel on a stream of their own and may come after the end of the attempt.
+MAX_TREE: Final = 10_000
+RUNNER_SEEN_WITHIN: Final = timedelta(seconds=15)
+
+
+class Executions:
+    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, notices: CancelNotices) -> None:
+        self._store = store
+        self._clock = clock
+        self._wakeups = wakeups
+        self._notices = notices
+
+    async def get(self, principal: Principal, org_id: str, workspace_id: str, execution_id: str) -> StatusDocument:
+        """The status document, with payloads.
+
+        Raises:
+            NotFound: Unknown, of another tenant, or not a descendant of the asking execution.
+        """
+        principal.require(Action.READ, org_id, workspace_id)
+        return await self._store.read(lambda tx: self._document(tx, principal, org_id, workspace_id, execution_id))
+
+    async def wait(
+        self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, hold_seconds: float
+    ) -> StatusDocument:
+        """The same, but answered when the execution is terminal or the hold is over, whichever comes first."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + hold_seconds
+        with self._wakeups.subscribe(execution_id) as waiter:
+            while True:
+                document = await self.get(principal, org_id, workspace_id, execution_id)
+                remaining = ends - loop.time()
+                if document.status.is_terminal or remaining <= 0:
+                    return document
+                await waiter.wait(min(remaining, LOOK_AGAIN_SECONDS))
+
+    async def list(
+        self,
+        principal: Principal,
+        org_id: str,
+        workspace_id: str,
+        where: ExecutionFilter,
+        cursor: str | None,
+        limit: int,
+    ) -> Page:
+        """A page of status documents without payloads, newest first."""
+        principal.require(Action.READ, org_id, workspace_id)
+        if principal.role is Role.EXECUTION:
+            raise errors.Forbidden("an execution reads its own descendants by id; it lists nothing")
+        page = await self._store.read(lambda tx: tx.executions.list(org_id, workspace_id, where, cursor, limit))
+        now = self._clock.now()
+        return Page([document_of(execution, now) for execution in page.items], page.next_cursor)
+
+    async def cancel(self, principal: Principal, org_id: str, workspace_id: str, execution_id: str) -> StatusDocument:
+        """Cancels the execution and everything below it. A terminal one is returned as it is."""
+        principal.require(Action.CANCEL, org_id, workspace_id)
+
+        def operation(tx: Transaction) -> Cancelled:
+            execution = self._find(tx, principal, org_id, workspace_id, execution_id)
+            if execution.status.is_terminal:
+                return Cancelled()
+            return cancel_tree(tx, execution, principal.subject, self._clock.now())
+
+        self._notices.send(await self._store.write(operation))
+        return await self.get(principal, org_id, workspace_id, execution_id)
+
+    async def tree(self, principal: Principal, org_id: str, workspace_id: str, execution_id: str) -> dict[str, Any]:
+        """The execution and all below it: `{"execution": document, "children": [...]}`, without payloads."""
+        principal.require(Action.READ, org_id, workspace_id)
+
+        def operation(tx: Transaction) -> list[Execution]:
+            execution = self._find(tx, principal, org_id, workspace_id, execution_id)
+            return tx.executions.tree(execution.root_id, MAX_TREE)
+
+        return self._nest(await self._store.read(operation), execution_id)
+
+    async def events(
+        self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, after: int
+    ) -> AsyncIterator[EventDocument | None]:
+        """All events after a position, then live ones as they come; ends with the execution.
+
+        Yields:
+            Events in order, without gaps; None after a while of silence, so that a caller can keep a connection alive.
+        """
+        position = after
+        silent_since = ended_at = asyncio.get_running_loop().time()
+        ended = False
+        with self._wakeups.subscribe(execution_id) as waiter:
+            while True:
+                document, page, expected = await self._events(principal, org_id, workspace_id, execution_id, position)
+                for event in page:
+                    yield event
+                now = asyncio.get_running_loop().time()
+                if page:
+                    position = page[-1].position
+                    silent_since = now
+                    continue
+                if document.status.is_terminal:
+                    if not ended:
+                        ended, ended_at = True, now
+                    if position >= expected or now - ended_at >= LATE_EVENTS_SECONDS:
+                        return
+                if now - silent_since >= KEEP_ALIVE_SECONDS:
+                    silent_since = now
+                    yield None
+                await waiter.wait(LATE_EVENTS_SECONDS if ended else LOOK_AGAIN_SECONDS)
+
+    async def _events(
+        self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, after: int
+    ) -> tuple[Execution, list[EventDocument], int]:
+        principal.require(Action.READ, org_id, workspace_id)
+
+        def operation(tx: Transaction) -> tuple[Execution, list[EventDocument], int]:
+            execution = self._find(tx, principal, org_id, workspace_id, execution_id)
+            page = tx.executions.events(execution_id, after, EVENT_PAGE)
+            expected = 0
+            if execution.status.is_terminal and not page:
+                expected = sum(a.metrics.events for a in tx.executions.attempts(execution_id) if a.metrics)
+            return execution, page, expected
+
+        return await self._store.read(operation)
+
+    def _document(
+        self, tx: Transaction, principal: Principal, org_id: str, workspace_id: str, execution_id: str
+    ) -> StatusDocument:
+        execution = self._find(tx, principal, org_id, workspace_id, execution_id)
+        now = self._clock.now()
+        is_queued = execution.status is Status.QUEUED
+        return document_of(
+            execution,
+            now,
+            result=tx.executions.result(execution.id) if execution.status is Status.COMPLETED else None,
+            attempts=tx.executions.attempts(execution.id) if execution.failures or execution.losses else (),
+            runners_alive=tx.runners.alive(now - RUNNER_SEEN_WITHIN) if is_queued else None,
+        )
+
+    def _find(
+        self, tx: Transaction, principal: Principal, org_id: str, workspace_id: str, execution_id: str
+    ) -> Execution:
+        execution = tx.executions.find_in_workspace(org_id, workspace_id, execution_id)
+        missing = errors.NotFound(f"execution {execution_id!r} not found")
+        if execution is None:
+            raise missing
+        if principal.role is Role.EXECUTION and principal.execution_id is not None:
+            check_token_is_live(tx, principal)
+            asked = principal.execution_id
+            if execution_id != asked and not tx.executions.is_descendant(execution_id, asked):
+                raise missing
+        return execution
+
+    def _nest(self, executions: list[Execution], top: str) -> dict[str, Any]:
+        now = self._clock.now()
+        nodes: dict[str, dict[str, Any]] = {
+            e.id: {"execution": document_of(e, now).model_dump(mode="json"), "children": []} for e in executions
+        }
+        for execution in executions:
+            if execution.parent_id in nodes and execution.id != top:
+                nodes[execution.parent_id]["children"].append(nodes[execution.id])
+        return nodes[top]
+
+
+def check_token_is_live(tx: Transaction, principal: Principal) -> None:
+    """An execution's token ends with its attempt.
+
+    Raises:
+        Unauthenticated: `token_revoked`.
+    """
+    execution = tx.executions.find(principal.execution_id) if principal.execution_id else None
+    live = execution is not None and execution.lease_epoch == principal.lease_epoch and not execution.status.is_terminal
+    if not live:
+        raise errors.Unauthenticated("the token's attempt has ended", code="token_revoked")

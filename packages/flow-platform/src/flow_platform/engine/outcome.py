@@ -1,0 +1,65 @@
+"""What a reported end of an attempt means for its execution. Pure: chooses the event, touches nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
+from flow_sdk.wire.status import Status
+
+from flow_platform.domain import execution as domain
+from flow_platform.domain.execution import Execution
+from flow_platform.engine.reports import OutputReport
+
+LOSS_CODES: Final = frozenset({"container_lost", "process_crashed", "sandbox_unavailable", "protocol_error"})
+"""The attempt's container died or was never there: repeated by default, as nothing says the component is to blame."""
+
+
+def event_for(execution: Execution, report: OutputReport, metrics: MetricsDocument, at: datetime) -> domain.Event:
+    """Chooses the event for a report that carries the execution's current epoch."""
+    error = report.error
+    if execution.status is Status.CANCELLING:
+        return domain.CancelCompleted(at)
+    if error is None:
+        return domain.AttemptSucceeded(at, metrics)
+    if error.code == "timeout":
+        return domain.DeadlineReached(at, timeout_error(execution))
+    if error.code in LOSS_CODES:
+        return domain.decide_loss(execution, error, at)
+    return domain.decide_failure(execution, error, at, metrics)
+
+
+def timeout_error(execution: Execution) -> ErrorDocument:
+    return ErrorDocument(
+        code="timeout",
+        message=f"Not finished {execution.timeout_seconds:g} s after it was accepted (queue time included)",
+        retryable=False,
+        attempt=execution.attempt,
+    )
+
+
+def lost_error(execution: Execution) -> ErrorDocument:
+    return ErrorDocument(
+        code="runner_lost",
+        message=f"Runner {execution.lease_holder!r} stopped answering during attempt {execution.attempt}",
+        attempt=execution.attempt,
+    )
+
+
+def cancel_error(execution: Execution, by: str) -> ErrorDocument:
+    return ErrorDocument(code="cancelled", message=f"Cancelled by {by}", retryable=False, attempt=execution.attempt)
+
+
+def metrics_of(execution: Execution, report: OutputReport, stages: dict[str, float]) -> MetricsDocument:
+    """The figures of the last attempt; `queue_ms` counts from acceptance to the first attempt."""
+    measured = report.metrics
+    queued = execution.started_at - execution.created_at if execution.started_at else None
+    return MetricsDocument(
+        queue_ms=round(queued.total_seconds() * 1000, 3) if queued else None,
+        start_ms=measured.start_ms,
+        run_ms=measured.run_ms,
+        cpu_ms=measured.cpu_ms,
+        max_rss_bytes=measured.max_rss_bytes,
+        stages=stages,
+    )

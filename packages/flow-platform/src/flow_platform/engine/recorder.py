@@ -1,0 +1,171 @@
+"""Records what runners report: the one place where an attempt's end becomes an execution's status.
+
+Reports arrive over JetStream, possibly twice, late, or from a runner that lost its lease. Each is one transaction that
+compares the lease epoch first: equal means it is the current attempt's, anything else changes nothing. The message is
+acknowledged only after the commit, so a crash in between repeats the message, and the repetition changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from flow_sdk.wire import subjects
+from flow_sdk.wire.execution import MetricsDocument
+from flow_sdk.wire.status import Status
+
+from flow_platform.domain import errors
+from flow_platform.domain import execution as domain
+from flow_platform.domain.clock import Clock
+from flow_platform.domain.execution import Execution
+from flow_platform.engine import outcome, reports
+from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
+from flow_platform.engine.reports import Message, OutputReport
+from flow_platform.engine.stages import Stages
+from flow_platform.engine.wakeups import WORK, Wakeups
+from flow_platform.store.base import Attempt, NewEvent, Result, Store, Transaction
+
+logger = logging.getLogger(__name__)
+
+GetObject = Callable[[str], Awaitable[bytes]]
+
+CASCADING: Final = frozenset({Status.TIMEOUT, Status.CANCELLED})
+"""Ends that take the children with them. A completed or failed parent leaves what it started and did not await."""
+
+MAX_EVENTS: Final = 20_000  # Per execution, over all attempts: a runner bounds each attempt, this bounds their sum.
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What one report changed; None of it when the report was stale."""
+
+    before: Execution
+    after: Execution
+    cancelled: Cancelled
+
+
+class Recorder:
+    """Handlers for the three streams; each is given batches and returns when they are committed."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        wakeups: Wakeups,
+        stages: Stages,
+        notices: CancelNotices,
+        get_object: GetObject,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._wakeups = wakeups
+        self._stages = stages
+        self._notices = notices
+        self._get_object = get_object
+
+    async def record_outputs(self, messages: Sequence[Message]) -> None:
+        """Ends the attempts that the messages report.
+
+        Raises:
+            StoreUnavailable: Nothing of at least one message was written; the batch must be delivered again.
+        """
+        await asyncio.gather(*(self._record_output(message) for message in messages))
+
+    async def record_events(self, messages: Sequence[Message]) -> None:
+        await self._append(messages, reports.parse_event)
+
+    async def record_statuses(self, messages: Sequence[Message]) -> None:
+        """Keeps a container's own statuses as events, but for `running`, which the lease already says."""
+        worth = [message for message in messages if b'"running"' not in message.body]
+        await self._append(worth, reports.parse_status)
+
+    async def _record_output(self, message: Message) -> None:
+        try:
+            report = reports.parse_output(message, await self._body(message))
+        except reports.Malformed as error:
+            logger.warning("dropped a malformed report: %s", error)
+            return
+        stages = self._stages.finish(report.origin.execution_id, report.metrics.stages)
+        recorded = await self._store.write(lambda tx: self._apply(tx, report, stages))
+        if recorded is None:
+            logger.info("dropped a stale report", extra=_fields(report))
+            return
+        self._wakeups.notify([recorded.after.id, WORK])
+        self._notices.send(recorded.cancelled)
+
+    async def _body(self, message: Message) -> bytes:
+        name = message.headers.get(subjects.HEADER_PAYLOAD_OBJECT)
+        if not name:
+            return message.body
+        if not name.startswith(message.subject.rsplit(".", 1)[1] + "/"):
+            raise reports.Malformed(f"{message.subject!r} names object {name!r}, which is not its own")
+        try:
+            return await self._get_object(name)
+        except errors.NotFound as error:
+            # The object is gone (its stream was deleted): the runner publishes again until it is recorded.
+            raise reports.Malformed(f"{message.subject!r}: object {name!r} is gone") from error
+
+    def _apply(self, tx: Transaction, report: OutputReport, stages: dict[str, float]) -> _Recorded | None:
+        before = tx.executions.find(report.origin.execution_id, for_update=True)
+        if before is None or before.status.is_terminal or before.lease_epoch != report.origin.lease_epoch:
+            return None
+        if before.lease_holder is None:
+            return None  # Its lease was taken away (attempt retried) and no newer one given yet.
+        now = self._clock.now()
+        metrics = outcome.metrics_of(before, report, stages)
+        event = outcome.event_for(before, report, metrics, now)
+        after = domain.apply(before, event)
+        tx.executions.update(before, after)
+        if after.status is Status.COMPLETED:
+            tx.executions.save_result(after.id, Result(report.output, report.usage, report.messages, report.state))
+        tx.executions.record_attempt(_attempt(before, report, now, metrics))
+        cascades = after.status in CASCADING and before.live_children
+        cancelled = cancel_children(tx, after, f"the end of its parent {after.id}", now) if cascades else Cancelled()
+        return _Recorded(before, after, cancelled)
+
+    async def _append(self, messages: Sequence[Message], parse: Callable[..., tuple[reports.Origin, NewEvent]]) -> None:
+        now = self._clock.now()
+        by_execution: dict[str, list[tuple[reports.Origin, NewEvent]]] = {}
+        for message in messages:
+            try:
+                origin, event = parse(message, now)
+            except reports.Malformed as error:
+                logger.warning("dropped a malformed event: %s", error)
+                continue
+            by_execution.setdefault(origin.execution_id, []).append((origin, event))
+        if not by_execution:
+            return
+        await self._store.write(lambda tx: _append_events(tx, by_execution))
+        self._wakeups.notify(by_execution)
+
+
+def _append_events(tx: Transaction, by_execution: dict[str, list[tuple[reports.Origin, NewEvent]]]) -> None:
+    for execution_id, parsed in by_execution.items():
+        execution = tx.executions.find(execution_id)
+        if execution is None:
+            continue
+        current = [event for origin, event in parsed if origin.lease_epoch == execution.lease_epoch]
+        if current:
+            tx.executions.append_events(current)
+
+
+def _attempt(execution: Execution, report: OutputReport, now: datetime, metrics: MetricsDocument) -> Attempt:
+    return Attempt(
+        execution_id=execution.id,
+        number=execution.attempt,
+        lease_epoch=execution.lease_epoch,
+        runner_id=execution.lease_holder or report.origin.runner_id,
+        started_at=report.metrics.started_at or execution.started_at or now,
+        finished_at=now,
+        error=report.error,
+        metrics=report.metrics,
+    )
+
+
+def _fields(report: OutputReport) -> dict[str, object]:
+    origin = report.origin
+    return {"execution_id": origin.execution_id, "attempt": origin.attempt, "lease_epoch": origin.lease_epoch}

@@ -1,0 +1,166 @@
+"""The engine as a whole: its parts, put together and kept running."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import pydantic
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import BuildReply, BuildRequest, Claim, Heartbeat, Register
+
+from flow_platform.bus.connection import Bus, Message
+from flow_platform.domain import errors
+from flow_platform.domain.clock import Clock, SystemClock
+from flow_platform.engine.cancel import CancelNotices
+from flow_platform.engine.catalog import Catalog
+from flow_platform.engine.claims import Claims, Leasing
+from flow_platform.engine.executions import Executions
+from flow_platform.engine.first_start import ensure_first_tenant
+from flow_platform.engine.heartbeats import Heartbeats
+from flow_platform.engine.link import Link
+from flow_platform.engine.recorder import Recorder
+from flow_platform.engine.releases import Releases
+from flow_platform.engine.stages import Stages
+from flow_platform.engine.submit import Submitter
+from flow_platform.engine.sweeper import Sweeper
+from flow_platform.engine.tokens import Tokens
+from flow_platform.engine.wakeups import Wakeups
+from flow_platform.store.base import Store, Workspace
+
+logger = logging.getLogger(__name__)
+
+WAKE: Final = "flow.wake"  # Between engines: JSON {"from", "keys"}.
+BUILD_MARGIN_SECONDS: Final = 30.0  # The runner gives up first and says why.
+
+
+class Engine:
+    """Submits, claims, records, sweeps. One per process; any number of processes over one database.
+
+    Args:
+        store: Opened by `start`.
+        nats_url: With the engine's credential.
+        leasing: Times of the lease protocol.
+    """
+
+    submitter: Submitter
+    executions: Executions
+    catalog: Catalog
+    releases: Releases
+    tokens: Tokens
+    workspace: Workspace
+
+    def __init__(
+        self, store: Store, nats_url: str, *, clock: Clock | None = None, leasing: Leasing | None = None
+    ) -> None:
+        self.store = store
+        self.clock = clock or SystemClock()
+        self.leasing = leasing or Leasing()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._identity = uuid.uuid4().hex
+        self._link = Link(nats_url, name=f"engine-{self._identity[:8]}")
+        self._wakeups = Wakeups(self._tell_others)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_ready(self) -> bool:
+        """Takes work: the store is open (else `start` had raised) and NATS is connected."""
+        return self._link.is_up
+
+    async def start(self) -> None:
+        """Opens the store, makes the first tenant, and begins to work; NATS may come later.
+
+        Raises:
+            StoreUnavailable: The database cannot be opened.
+        """
+        await self.store.open()
+        self.workspace = await ensure_first_tenant(self.store, self.clock)
+        self.tokens = Tokens(await self.store.read(lambda tx: tx.tenancy.signing_keys()))
+        stages = Stages()
+        notices = CancelNotices(self._link.publish, self._wakeups)
+        self.submitter = Submitter(self.store, self.clock, self._wakeups, stages)
+        self.executions = Executions(self.store, self.clock, self._wakeups, notices)
+        self.catalog = Catalog(self.store, self.clock, self._build)
+        self.releases = Releases(self.store, self.clock)
+        self._recorder = Recorder(self.store, self.clock, self._wakeups, stages, notices, self._link.get_object)
+        self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, self.leasing)
+        self._claims = Claims(
+            self.store,
+            self.clock,
+            self._wakeups,
+            stages,
+            self.tokens.for_execution,
+            self._link.put_object,
+            self.leasing,
+        )
+        sweeper = Sweeper(self.store, self.clock, self._wakeups, notices)
+        self._spawn("link", self._link.connect(self._attach))
+        self._spawn("sweeper", sweeper.run(self.leasing.lease))
+
+    async def stop(self) -> None:
+        """Stops working; whatever was answered is in the store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._link.close()
+        await self.store.close()
+
+    async def _attach(self, bus: Bus) -> None:
+        await bus.serve(subjects.RUNNER_REGISTER, subjects.ENGINE_QUEUE, self._on_register)
+        await bus.serve(subjects.RUNNER_HEARTBEAT, subjects.ENGINE_QUEUE, self._on_heartbeat)
+        await bus.serve(subjects.RUNNER_CLAIM, subjects.ENGINE_QUEUE, self._on_claim)
+        await bus.subscribe(WAKE, self._on_wake)
+        recorder = self._recorder
+        for stream, handler in (
+            (subjects.STREAM_OUTPUT, recorder.record_outputs),
+            (subjects.STREAM_EVENTS, recorder.record_events),
+            (subjects.STREAM_STATUS, recorder.record_statuses),
+        ):
+            self._spawn(f"consume {stream}", bus.consume(stream, "engine", handler))
+
+    async def _on_register(self, body: bytes) -> bytes:
+        return (await self._heartbeats.register(Register.model_validate_json(body))).model_dump_json().encode()
+
+    async def _on_heartbeat(self, body: bytes) -> bytes:
+        return (await self._heartbeats.heartbeat(Heartbeat.model_validate_json(body))).model_dump_json().encode()
+
+    async def _on_claim(self, body: bytes) -> bytes:
+        return await self._claims.claim(Claim.model_validate_json(body))
+
+    async def _on_wake(self, message: Message) -> None:
+        told = json.loads(message.body)
+        if told["from"] != self._identity:
+            self._wakeups.notify_local(told["keys"])
+
+    def _tell_others(self, keys: list[str]) -> None:
+        self._link.publish(WAKE, json.dumps({"from": self._identity, "keys": keys}).encode())
+
+    async def _build(self, request: BuildRequest) -> BuildReply:
+        """Has a runner build and inspect a component.
+
+        Raises:
+            BusUnavailable: NATS is away, or no runner is connected.
+        """
+        body = request.model_dump_json().encode()
+        answer = await self._link.request(subjects.BUILD_REQUEST, body, request.timeout_seconds + BUILD_MARGIN_SECONDS)
+        try:
+            return BuildReply.model_validate_json(answer)
+        except pydantic.ValidationError as error:
+            raise errors.BusUnavailable(f"a runner answered a build with {answer[:80]!r}") from error
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A background task that dies takes the process with it: a deaf engine is worse than a restarted one."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        logger.critical("background task %s died", task.get_name(), exc_info=error)
+        if not self.failed.done():
+            self.failed.set_exception(error)

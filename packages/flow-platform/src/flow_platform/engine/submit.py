@@ -1,0 +1,260 @@
+"""Accepting an execution: one transaction, and only after its commit the answer.
+
+The same transaction finds the idempotency key, resolves component, ring, deployment and version, checks the parent,
+and writes the execution with its input. So a key can never name two executions, and an accepted execution can never
+point to something that is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from flow_sdk.wire.status import Kind, Status
+
+from flow_platform.domain import errors
+from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
+from flow_platform.domain.component import Component, Version
+from flow_platform.domain.execution import Execution
+from flow_platform.domain.principal import Action, Principal, Role
+from flow_platform.domain.release import Deployment, Ring
+from flow_platform.engine.releases import resolve_deployment
+from flow_platform.engine.stages import Stages
+from flow_platform.engine.wakeups import WORK, Wakeups
+from flow_platform.store.base import IdempotencyRecord, Payload, Store, Transaction
+
+MAX_DEPTH: Final = 32  # Executions below executions; deeper is recursion that has lost its way.
+MAX_LIVE_CHILDREN: Final = 10_000  # Of one execution at the same time; each is a row and a container.
+MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600.0
+DEFAULT_TIMEOUT_SECONDS: Final = {Kind.TRANSFORM: 30.0}
+FALLBACK_TIMEOUT_SECONDS: Final = 300.0  # The contract's default.
+MAX_KEY_LENGTH: Final = 255
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a client asks for.
+
+    Attributes:
+        component: Id or slug.
+        ring_id: None: the caller's (execution token, or `caller_deployment_id`), else the ring of lowest order.
+        timeout_seconds: None: the component's own, else the kind's default.
+    """
+
+    kind: Kind
+    component: str
+    input_data: Any
+    config: dict[str, Any] = field(default_factory=dict[str, Any])
+    lifecycle_event: str = "workflow"
+    ring_id: str | None = None
+    caller_deployment_id: str | None = None
+    timeout_seconds: float | None = None
+    auto_deploy: bool = True
+    scope: str = "workspace"
+    session_id: str | None = None
+    messages: list[Any] = field(default_factory=list[Any])
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+    parent_billing_transaction_id: str | None = None
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """A client's key for one logical request. `fingerprint`: digest of route and body."""
+
+    key: str
+    fingerprint: str
+
+
+class Submitter:
+    """Accepts executions."""
+
+    def __init__(
+        self, store: Store, clock: Clock, wakeups: Wakeups, stages: Stages, entropy: Entropy = system_entropy
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._wakeups = wakeups
+        self._stages = stages
+        self._entropy = entropy
+
+    async def submit(
+        self,
+        principal: Principal,
+        org_id: str,
+        workspace_id: str,
+        submission: Submission,
+        idempotency: IdempotencyKey | None,
+    ) -> Execution:
+        """Makes the execution durable and returns it; a repeated key returns the first one.
+
+        Raises:
+            NotFound: Component, ring or deployment is unknown in this workspace.
+            Forbidden: The role may not submit, or an execution asks for another ring than its own.
+            Conflict: `not_deployed`, `idempotency_key_reused`, or `parent_ended`.
+            InvalidInput: Timeout or depth out of bounds.
+            StoreUnavailable, StorageFull: Nothing was accepted.
+        """
+        principal.require(Action.SUBMIT, org_id, workspace_id)
+        _check(submission, idempotency)
+        started = self._stages.now()
+        operation = _Submit(principal, org_id, workspace_id, submission, idempotency, self._clock.now(), self._entropy)
+        execution, is_new = await self._store.write(operation)
+        if is_new:
+            self._stages.accepted(execution.id, started)
+            self._wakeups.notify([WORK])
+        return execution
+
+
+@dataclass(frozen=True)
+class _Submit:
+    """The transaction. Called again from the start when the store has to repeat it."""
+
+    principal: Principal
+    org_id: str
+    workspace_id: str
+    submission: Submission
+    idempotency: IdempotencyKey | None
+    now: datetime
+    entropy: Entropy
+
+    def __call__(self, tx: Transaction) -> tuple[Execution, bool]:
+        if self.idempotency and (earlier := self._find_earlier(tx, self.idempotency)):
+            return earlier, False
+        parent = self._parent(tx)
+        ring = self._ring(tx, parent)
+        component = tx.catalog.find_component(
+            self.org_id, self.workspace_id, self.submission.kind, self.submission.component
+        )
+        if component is None:
+            raise errors.NotFound(f"{self.submission.kind.value} {self.submission.component!r} not found")
+        deployment, version = resolve_deployment(
+            tx, component, ring, auto_deploy=self.submission.auto_deploy, now=self.now
+        )
+        execution = self._execution(parent, component, deployment, version)
+        tx.executions.insert(execution, self._payload())
+        if parent:
+            tx.executions.adopt_child(parent.id)
+        if self.idempotency:
+            record = IdempotencyRecord(self.idempotency.key, self.idempotency.fingerprint, execution.id)
+            tx.executions.save_idempotent(self.org_id, self.workspace_id, record, self.now)
+        return execution, True
+
+    def _find_earlier(self, tx: Transaction, idempotency: IdempotencyKey) -> Execution | None:
+        record = tx.executions.find_idempotent(self.org_id, self.workspace_id, idempotency.key)
+        if record is None:
+            return None
+        if record.fingerprint != idempotency.fingerprint:
+            raise errors.Conflict(
+                f"idempotency key {idempotency.key!r} was used for another request: expected the same path and body",
+                code="idempotency_key_reused",
+            )
+        return tx.executions.find(record.execution_id)
+
+    def _parent(self, tx: Transaction) -> Execution | None:
+        if self.principal.role is not Role.EXECUTION or self.principal.execution_id is None:
+            return None
+        parent = tx.executions.find(self.principal.execution_id, for_update=True)
+        if parent is None or parent.status is not Status.RUNNING or parent.lease_epoch != self.principal.lease_epoch:
+            raise errors.Conflict(
+                f"execution {self.principal.execution_id!r} is no longer running: its token submits nothing",
+                code="parent_ended",
+            )
+        if parent.depth + 1 > MAX_DEPTH:
+            raise errors.InvalidInput(
+                f"execution {parent.id!r} is at depth {parent.depth}: expected at most {MAX_DEPTH} levels",
+                code="depth_limit",
+            )
+        if parent.live_children >= MAX_LIVE_CHILDREN:
+            raise errors.RateLimited(
+                f"execution {parent.id!r} has {parent.live_children} unfinished children: at most {MAX_LIVE_CHILDREN}",
+                retry_after=1.0,
+            )
+        return parent
+
+    def _ring(self, tx: Transaction, parent: Execution | None) -> Ring:
+        wanted = self.submission.ring_id
+        inherited = parent.ring_id if parent else self._ring_of_caller(tx)
+        if parent and wanted and wanted != inherited:
+            raise errors.Forbidden(
+                f"an execution submits in its own ring {inherited!r}, not in {wanted!r}", code="other_ring"
+            )
+        named = wanted or inherited
+        if named is None:
+            rings = tx.catalog.list_rings(self.org_id, self.workspace_id)
+            if not rings:
+                raise errors.NotFound("the workspace has no ring")
+            return min(rings, key=lambda ring: ring.order)
+        ring = tx.catalog.find_ring(self.org_id, self.workspace_id, named)
+        if ring is None:
+            raise errors.NotFound(f"ring {named!r} not found")
+        return ring
+
+    def _ring_of_caller(self, tx: Transaction) -> str | None:
+        caller = self.submission.caller_deployment_id
+        if caller is None or self.submission.ring_id:
+            return None
+        deployment = tx.catalog.find_deployment(self.org_id, self.workspace_id, caller)
+        if deployment is None:
+            raise errors.NotFound(f"deployment {caller!r} not found")
+        return deployment.ring_id
+
+    def _execution(
+        self, parent: Execution | None, component: Component, deployment: Deployment, version: Version
+    ) -> Execution:
+        execution_id = new_id(self.now, self.entropy)
+        timeout = (
+            self.submission.timeout_seconds
+            or version.definition.timeout_seconds
+            or DEFAULT_TIMEOUT_SECONDS.get(component.kind, FALLBACK_TIMEOUT_SECONDS)
+        )
+        billed_to = self.submission.parent_billing_transaction_id
+        return Execution(
+            id=execution_id,
+            org_id=self.org_id,
+            workspace_id=self.workspace_id,
+            kind=component.kind,
+            component_id=component.id,
+            component_slug=component.slug,
+            component_name=component.name,
+            version_id=version.id,
+            version=version.number,
+            deployment_id=deployment.id,
+            ring_id=deployment.ring_id,
+            root_id=parent.root_id if parent else execution_id,
+            parent_id=parent.id if parent else None,
+            depth=parent.depth + 1 if parent else 0,
+            created_at=self.now,
+            deadline_at=self.now + timedelta(seconds=timeout),
+            timeout_seconds=timeout,
+            lifecycle_event=self.submission.lifecycle_event,
+            billing_transaction_id=new_id(self.now, self.entropy),
+            # A container cannot bill its children to somebody else: below an execution the parent decides.
+            parent_billing_transaction_id=parent.billing_transaction_id if parent else billed_to,
+            session_id=self.submission.session_id,
+            retry=version.definition.retry,
+        )
+
+    def _payload(self) -> Payload:
+        return Payload(
+            self.submission.input_data,
+            self.submission.config,
+            self.submission.session_id,
+            self.submission.messages,
+            self.submission.state,
+        )
+
+
+def _check(submission: Submission, idempotency: IdempotencyKey | None) -> None:
+    timeout = submission.timeout_seconds
+    if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_SECONDS:
+        expected = f"more than 0 and at most {MAX_TIMEOUT_SECONDS:.0f} seconds"
+        raise errors.InvalidInput(
+            f"timeout_seconds {timeout!r} is not valid: expected {expected}",
+            details=[{"field": "timeout_seconds", "message": f"expected {expected}"}],
+        )
+    if idempotency and not 0 < len(idempotency.key) <= MAX_KEY_LENGTH:
+        raise errors.InvalidInput(
+            f"Idempotency-Key has {len(idempotency.key)} characters: expected 1 to {MAX_KEY_LENGTH}",
+            details=[{"field": "Idempotency-Key", "message": f"expected 1 to {MAX_KEY_LENGTH} characters"}],
+        )

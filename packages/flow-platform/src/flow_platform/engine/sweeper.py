@@ -1,0 +1,108 @@
+"""The safety net: every non-terminal execution has a due time, and whatever is due is acted upon here.
+
+Nothing depends on the sweeper for speed, everything depends on it for an end: deadlines, lost leases, cancels whose
+runner stays silent. It starts one lease time after the process, because heartbeats could not be heard before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from flow_sdk.wire.status import Status
+
+from flow_platform.domain import errors
+from flow_platform.domain import execution as domain
+from flow_platform.domain.clock import Clock
+from flow_platform.domain.execution import Execution
+from flow_platform.engine import outcome
+from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
+from flow_platform.engine.heartbeats import lose
+from flow_platform.engine.wakeups import WORK, Wakeups
+from flow_platform.store.base import Store, Transaction
+
+logger = logging.getLogger(__name__)
+
+BATCH: Final = 200  # Rows per transaction, so that a backlog of due rows does not hold up submits.
+INTERVAL_SECONDS: Final = 0.5
+IDEMPOTENCY_RETENTION: Final = timedelta(days=2)  # Longer than any client retries one request.
+HOUSEKEEPING_EVERY: Final = 600  # Sweeps.
+
+
+@dataclass
+class _Swept:
+    changed: list[Execution] = field(default_factory=list[Execution])
+    stopped: list[Execution] = field(default_factory=list[Execution])  # As they were: still with their holder.
+    cancelled: Cancelled = field(default_factory=Cancelled)
+
+
+class Sweeper:
+    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, notices: CancelNotices) -> None:
+        self._store = store
+        self._clock = clock
+        self._wakeups = wakeups
+        self._notices = notices
+
+    async def run(self, boot_grace: timedelta) -> None:
+        """Sweeps until cancelled.
+
+        Args:
+            boot_grace: How long leases count as held after the start, heartbeat or not.
+        """
+        loop = asyncio.get_running_loop()
+        leases_from = loop.time() + boot_grace.total_seconds()
+        sweeps = 0
+        while True:
+            try:
+                more = await self.sweep(leases=loop.time() >= leases_from)
+                sweeps += 1
+                if sweeps % HOUSEKEEPING_EVERY == 0:
+                    await self._keep_house()
+            except errors.StoreUnavailable as error:
+                logger.warning("could not sweep: %s", error)
+                more = False
+            await asyncio.sleep(0 if more else INTERVAL_SECONDS)
+
+    async def sweep(self, *, leases: bool = True) -> bool:
+        """Acts on one batch of what is due. True when there may be more."""
+        swept = await self._store.write(lambda tx: self._sweep(tx, leases))
+        self._notices.stop_containers(swept.stopped, "timeout")
+        self._notices.send(swept.cancelled)
+        if swept.changed:
+            self._wakeups.notify([execution.id for execution in swept.changed] + [WORK])
+        return len(swept.changed) >= BATCH
+
+    def _sweep(self, tx: Transaction, leases: bool) -> _Swept:
+        now = self._clock.now()
+        swept = _Swept()
+        for execution in tx.executions.due(now, BATCH):
+            if execution.deadline_at <= now and execution.status is not Status.CANCELLING:
+                self._time_out(tx, execution, swept)
+            elif not leases:
+                continue
+            elif execution.status is Status.CANCELLING:
+                after = domain.apply(execution, domain.CancelCompleted(now))
+                tx.executions.update(execution, after)
+                swept.changed.append(after)
+            elif execution.status is Status.RUNNING:
+                swept.changed.append(lose(tx, execution, self._clock))
+        return swept
+
+    def _time_out(self, tx: Transaction, execution: Execution, swept: _Swept) -> None:
+        now = self._clock.now()
+        after = domain.apply(execution, domain.DeadlineReached(now, outcome.timeout_error(execution)))
+        tx.executions.update(execution, after)
+        swept.changed.append(after)
+        if execution.lease_holder:
+            swept.stopped.append(execution)
+        if execution.live_children:
+            below = cancel_children(tx, after, f"the deadline of its parent {after.id}", now)
+            swept.cancelled.ended += below.ended
+            swept.cancelled.ending += below.ending
+
+    async def _keep_house(self) -> None:
+        before = self._clock.now() - IDEMPOTENCY_RETENTION
+        await self._store.write(lambda tx: tx.executions.delete_idempotent_before(before, BATCH))
