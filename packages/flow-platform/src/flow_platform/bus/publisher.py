@@ -1,0 +1,151 @@
+"""Acknowledged publishing to JetStream that survives a lost connection, a restarted server and a deleted stream.
+
+Publishes do not wait for each other: each sends at once and waits for its own acknowledgement. When the connection
+breaks, all that wait are told so immediately and send again after the reconnect, with the same message id, so that
+JetStream drops what had already arrived. (nats-py's own `publish_async` never resolves such a future.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from flow_platform.bus.nats_client import subscribe
+from flow_platform.domain.errors import BusUnavailable, PayloadTooLarge
+
+MESSAGE_ID: Final = "Nats-Msg-Id"
+
+ATTEMPT_TIMEOUT: Final = 4.0  # seconds for one acknowledgement; a cluster elects a leader within 4 to 9.
+RETRY_DELAYS: Final = (0.02, 0.05, 0.1, 0.2, 0.5)  # seconds; the last one is repeated.
+
+NO_RESPONDERS: Final = "503"
+_PAYLOAD_ERRORS: Final = (10054,)  # Message size exceeds what the stream allows.
+
+
+class Retry(Exception):
+    """This attempt failed; the next may not. `stream_missing`: nobody listens on the subject."""
+
+    def __init__(self, reason: str, *, stream_missing: bool = False) -> None:
+        super().__init__(reason)
+        self.stream_missing = stream_missing
+
+
+class Publisher:
+    """Publishes through one client; `connected` and `connection_lost` come from the owner of the connection."""
+
+    def __init__(self, ensure_streams: Callable[[], Awaitable[None]]) -> None:
+        self._ensure_streams = ensure_streams
+        self._client: Client | None = None
+        self._up = asyncio.Event()
+        self._inbox = ""
+        self._tokens = itertools.count()
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._id_prefix = secrets.token_hex(8)
+        self._ids = itertools.count()
+
+    async def open(self, client: Client) -> None:
+        """Starts on a new client. Its inbox subscription is restored by nats-py at reconnects."""
+        self._client = client
+        self._inbox = f"{client.new_inbox()}."
+        await subscribe(client, f"{self._inbox}*", self._acknowledged)
+        self._up.set()
+
+    def connected(self) -> None:
+        self._up.set()
+
+    def connection_lost(self) -> None:
+        self._up.clear()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Retry("the connection was lost"))
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        message_id: str | None,
+        timeout: float,  # noqa: ASYNC109
+    ) -> int:
+        """Returns the stream's sequence number of the stored message."""
+        complete = dict(headers) if headers else {}
+        complete[MESSAGE_ID] = message_id or f"{self._id_prefix}{next(self._ids)}"
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        delays = itertools.chain(RETRY_DELAYS, itertools.repeat(RETRY_DELAYS[-1]))
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._up.wait()
+                return await self.attempt(subject, body, complete, min(deadline, loop.time() + ATTEMPT_TIMEOUT))
+            except TimeoutError:
+                raise BusUnavailable(f"no connection to publish {subject!r} within {timeout!r} s") from None
+            except Retry as retry:
+                delay = next(delays)
+                if loop.time() + delay >= deadline:
+                    raise BusUnavailable(f"{subject!r} was not acknowledged within {timeout!r} s: {retry}") from retry
+                await asyncio.sleep(delay)
+                if retry.stream_missing:
+                    await self._restore_streams()
+
+    async def attempt(self, subject: str, body: bytes, headers: dict[str, str], until: float) -> int:
+        """Sends once and waits for the acknowledgement.
+
+        Raises:
+            Retry: Not known to be stored.
+            PayloadTooLarge: The server's limit is smaller than this message.
+        """
+        client = self._client
+        if client is None:
+            raise Retry("not connected yet")
+        token = str(next(self._tokens))
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        try:
+            await client.publish(subject, body, reply=self._inbox + token, headers=headers)
+            async with asyncio.timeout_at(until):
+                answer = await future
+        except TimeoutError:
+            raise Retry("no acknowledgement came") from None
+        except nats.errors.MaxPayloadError as error:
+            raise PayloadTooLarge(
+                f"a message of {len(body)!r} bytes to {subject!r}, at most {client.max_payload!r} are allowed"
+            ) from error
+        except nats.errors.Error as error:
+            raise Retry(repr(error)) from error
+        finally:
+            self._waiting.pop(token, None)
+        return _sequence(subject, body, answer)
+
+    async def _restore_streams(self) -> None:
+        try:
+            await self._ensure_streams()
+        except BusUnavailable:
+            return  # The caller's own deadline decides how often to try again.
+
+    async def _acknowledged(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject[len(self._inbox) :])
+        if future is not None and not future.done():
+            future.set_result(message)
+
+
+def _sequence(subject: str, body: bytes, answer: Msg) -> int:
+    if not answer.data and answer.headers and answer.headers.get("Status") == NO_RESPONDERS:
+        raise Retry("no stream has this subject", stream_missing=True)
+    try:
+        document: dict[str, Any] = json.loads(answer.data)
+    except ValueError:
+        raise Retry(f"an unreadable acknowledgement {answer.data[:100]!r}") from None
+    if error := document.get("error"):
+        if error.get("err_code") in _PAYLOAD_ERRORS:
+            raise PayloadTooLarge(f"a message of {len(body)!r} bytes to {subject!r}: {error.get('description')!r}")
+        raise Retry(f"JetStream answers {error!r}")
+    return int(document["seq"])
