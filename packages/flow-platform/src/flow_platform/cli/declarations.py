@@ -1,0 +1,165 @@
+"""Finds the components declared in Python files without running them: what is published is read, never executed.
+
+The declaration itself is made by `flow_sdk.declare`, from the literals of the decorator, so a file means the same here
+as when it is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from flow_sdk import declare
+from flow_sdk.declare import Declaration
+from flow_sdk.wire.status import Kind
+
+from flow_platform.domain.errors import FlowError, InvalidInput
+
+SDK_MODULES: Final = ("flow_sdk", "flow_sdk.declare")
+DECORATORS: Final[dict[str, Callable[..., Any]]] = {
+    "code_block": declare.code_block,
+    "transform": declare.transform,
+    "workflow": declare.workflow,
+}
+AGENT: Final = "agent"
+ORDER: Final = (Kind.CODE_BLOCK, Kind.TRANSFORM, Kind.WORKFLOW)
+"""What is called is published before what calls it."""
+
+SKIPPED_FOLDERS: Final = frozenset({"__pycache__", "node_modules", "venv", "site-packages"})
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Found:
+    """One declared component and the file that it is published from."""
+
+    declaration: Declaration
+    code: str
+    place: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.declaration.kind.path}/{self.declaration.slug}"
+
+
+def find_components(path: Path) -> list[Found]:
+    """All components of a file or, recursively, a folder, in the order in which to publish them.
+
+    Raises:
+        FlowError: There is none, or one is declared in a way that cannot be read; with file and line.
+    """
+    if not path.exists():
+        raise FlowError(f"{str(path)!r} does not exist: expected a Python file or a folder")
+    files = [path] if path.is_file() else sorted(_python_files(path))
+    found = [component for file in files for component in read_components(file)]
+    if not found:
+        raise FlowError(
+            f"{str(path)!r} declares no component",
+            hint="decorate a top-level function with @code_block, @transform or @workflow from flow_sdk",
+        )
+    seen: dict[str, Found] = {}
+    for component in found:
+        if other := seen.get(component.label):
+            raise InvalidInput(f"{component.place}: {component.label} is declared at {other.place} already")
+        seen[component.label] = component
+    return sorted(found, key=lambda component: ORDER.index(component.declaration.kind))
+
+
+def read_components(file: Path) -> list[Found]:
+    """The components of one file.
+
+    Raises:
+        InvalidInput: With file and line.
+    """
+    try:
+        code = file.read_text(encoding="utf-8")
+        tree = ast.parse(code, filename=str(file))
+    except SyntaxError as error:
+        raise InvalidInput(f"{file}:{error.lineno}: does not parse: {error.msg}") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{file}: cannot be read as Python source: {error}") from error
+    names = _Names(tree)
+    found: list[Found] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and names.meaning(node.func) == AGENT:
+            raise InvalidInput(f"{file}:{node.lineno}: agents are not supported by this version")
+        if not isinstance(node, _Function):
+            continue
+        for decorator in node.decorator_list:
+            word = names.meaning(decorator.func if isinstance(decorator, ast.Call) else decorator)
+            if word in DECORATORS:
+                place = f"{file}:{node.lineno}"
+                if node not in tree.body:
+                    raise InvalidInput(f"{place}: {node.name!r} is not at the top level of its file, so it has no name")
+                found.append(Found(_declaration(word, node, decorator, file), code, place))
+    return found
+
+
+class _Names:
+    """What the names of a file mean: `from flow_sdk import code_block as cb`, `import flow_sdk as f`."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self._words: dict[str, str] = {}
+        self._modules: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in SDK_MODULES and node.level == 0:
+                for alias in node.names:
+                    if alias.name == "declare":
+                        self._modules.add(alias.asname or alias.name)
+                    else:
+                        self._words[alias.asname or alias.name] = alias.name
+            elif isinstance(node, ast.Import):
+                self._modules |= {alias.asname or alias.name for alias in node.names if alias.name in SDK_MODULES}
+
+    def meaning(self, node: ast.expr) -> str | None:
+        """The SDK's own word for an expression such as `cb` or `f.code_block`."""
+        if isinstance(node, ast.Name):
+            return self._words.get(node.id)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in self._modules:
+            return node.attr
+        return None
+
+
+def _declaration(word: str, function: _Function, decorator: ast.expr, file: Path) -> Declaration:
+    options = _literals(word, decorator, file) if isinstance(decorator, ast.Call) else {}
+
+    def stand_in() -> None: ...
+
+    stand_in.__name__ = function.name
+    stand_in.__doc__ = ast.get_docstring(function)
+    try:
+        return DECORATORS[word](**options)(stand_in).declaration
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"{file}:{decorator.lineno}: @{word} of {function.name!r}: {error}") from error
+
+
+def _literals(word: str, decorator: ast.Call, file: Path) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if decorator.args:
+        raise InvalidInput(f"{file}:{decorator.lineno}: @{word} takes its options by name only")
+    for keyword in decorator.keywords:
+        place = f"{file}:{keyword.value.lineno}"
+        if keyword.arg is None:
+            raise InvalidInput(f"{place}: @{word} cannot take **{ast.unparse(keyword.value)}: write each option out")
+        try:
+            options[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError) as error:
+            raise InvalidInput(
+                f"{place}: option {keyword.arg!r} of @{word} is {ast.unparse(keyword.value)!r}: expected a literal, "
+                "as the file is read and not run"
+            ) from error
+    return options
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _python_files(entry)
+        elif entry.suffix == ".py" and entry.is_file():
+            yield entry

@@ -1,0 +1,110 @@
+"""`flow publish`: sends the components declared in Python files to the platform."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from flow_platform.cli import output
+from flow_platform.cli.connection import Connection, with_connection
+from flow_platform.domain.errors import FlowError
+
+if TYPE_CHECKING:
+    from flow_platform.cli.declarations import Found
+    from flow_platform.cli.remote import Remote
+
+PARALLEL: Final = 4  # Publishes at the same time; each waits for a build, and runners bound those by themselves.
+COLORS: Final = {"created": "green", "updated": "cyan", "unchanged": "dim"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What publishing one component did: `change` is created, updated or unchanged."""
+
+    kind: str
+    slug: str
+    change: str
+    version: int
+    component_id: str
+    deployment_id: str | None
+    seconds: float
+
+
+@with_connection
+def publish(
+    connection: Connection,
+    path: Annotated[Path, typer.Argument(help="A Python file, or a folder of them.")],
+    ring: Annotated[str, typer.Option(help="Ring that gets the new version.", envvar="FLOW_RING")] = "dev",
+    as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
+) -> None:
+    """Publishes the components declared in a file or folder, and deploys them to a ring.
+
+    The files are read, not run. The same content again changes nothing.
+    """
+    from flow_platform.cli.declarations import find_components
+    from flow_platform.cli.remote import Remote
+
+    components = find_components(path)
+    outcomes: list[Outcome] = []
+    with Remote(connection) as remote:
+        for outcome in publish_components(remote, components, ring):
+            outcomes.append(outcome)
+            if not as_json:
+                change = output.paint(outcome.change, COLORS[outcome.change])
+                output.emit(f"{outcome.kind}/{outcome.slug}: {change} v{outcome.version}")
+    if as_json:
+        output.emit_json([vars(outcome) for outcome in outcomes])
+
+
+def publish_components(remote: Remote, components: list[Found], ring: str) -> Iterator[Outcome]:
+    """Publishes several at a time; yields in the order given. The first refusal ends it, with the component's place.
+
+    Raises:
+        FlowError: The platform refused one.
+    """
+    ring_id = remote.ring_id(ring)
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        running = [pool.submit(_publish_one, remote, component, ring_id) for component in components]
+        try:
+            for outcome in running:
+                yield outcome.result()
+        finally:
+            for outcome in running:
+                outcome.cancel()
+
+
+def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
+    from flow_platform.cli.remote import PUBLISH_TIMEOUT_SECONDS
+
+    started = time.monotonic()
+    declaration = component.declaration
+    try:
+        status, made = remote.post(
+            f"/{declaration.kind.path}", declaration.publish_body(component.code), PUBLISH_TIMEOUT_SECONDS
+        )
+        _, deployment = remote.post(
+            "/deployments", {"component_id": made["id"], "version": made["version"], "ring_id": ring_id}
+        )
+    except FlowError as error:
+        raise FlowError(
+            f"{component.place}: {component.label}: {error.message}",
+            code=error.error_code,
+            details=error.details,
+            hint=error.hint,
+        ) from error
+    change = "unchanged" if status == 200 else "created" if made["version"] == 1 else "updated"
+    return Outcome(
+        declaration.kind.path,
+        declaration.slug,
+        change,
+        made["version"],
+        made["id"],
+        deployment.get("deployment_id"),
+        round(time.monotonic() - started, 3),
+    )

@@ -1,0 +1,173 @@
+"""The management API as the commands use it. Executions themselves go through `flow_sdk.PlatformClient`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+import httpx
+from flow_sdk.wire.execution import EventDocument, StatusDocument
+
+from flow_platform.cli.connection import Connection
+from flow_platform.domain.errors import FlowError
+
+TIMEOUT_SECONDS: Final = 30.0
+PUBLISH_TIMEOUT_SECONDS: Final = 900.0  # A publish answers when the environment is built.
+PAGE: Final = 100
+SILENCE_SECONDS: Final = 0.5  # No event that is stored already comes later than this after the one before.
+
+HINTS: Final = {
+    "token_expired": "the token is too old; flow token makes a new one",
+    "token_invalid": "the token is not one of this platform; flow token makes one",
+    "unauthenticated": "give --token or FLOW_TOKEN; flow token makes one",
+    "not_deployed": "publish it into that ring: flow publish PATH --ring RING",
+}
+
+
+class Refused(FlowError):
+    """The platform's answer to a request that it did not fulfil."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        code = str(body.get("code") or f"http_{status}")
+        message = str(body.get("message") or f"the platform answered {status}")
+        super().__init__(message, code=code, details=body.get("details") or [], hint=HINTS.get(code, ""))
+        self.status = status
+
+
+class Remote:
+    """One connection to one workspace. A context manager."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._client = httpx.Client(
+            base_url=connection.base_url,
+            headers={"Authorization": f"Bearer {connection.token}"},
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,  # A proxy meant for the internet is no way to one's own platform.
+        )
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def get(self, path: str, *, hold_seconds: float = 0, **params: Any) -> Any:
+        """GET below the workspace; parameters that are None are left out.
+
+        Args:
+            path: Below the workspace, or absolute.
+            hold_seconds: The answer may wait that long for something new (`Prefer: wait`, RFC 7240).
+        """
+        given = {key: str(value) for key, value in params.items() if value is not None}
+        headers = {"Prefer": f"wait={hold_seconds:g}"} if hold_seconds else None
+        return self._send(self._client.build_request("GET", self._url(path), params=given, headers=headers))[1]
+
+    def post(self, path: str, body: Any, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[int, Any]:
+        """POST below the workspace, or to an absolute path. Returns status and answer."""
+        return self._send(self._client.build_request("POST", self._url(path), json=body, timeout=timeout_seconds))
+
+    def pages(self, path: str, limit: int | None = None, **params: Any) -> Iterator[dict[str, Any]]:
+        """All items of a list, up to `limit`."""
+        cursor: str | None = None
+        count = 0
+        while True:
+            size = PAGE if limit is None else min(PAGE, limit - count)
+            page = self.get(path, cursor=cursor, limit=size, **params)
+            for item in page["items"]:
+                yield item
+                count += 1
+            cursor = page.get("next_cursor")
+            if not cursor or (limit is not None and count >= limit):
+                return
+
+    def status(self, execution_id: str, hold_seconds: float = 0) -> StatusDocument:
+        return StatusDocument.model_validate(self.get(f"/executions/{execution_id}", hold_seconds=hold_seconds))
+
+    def executions(self, limit: int | None = None, **params: Any) -> Iterator[StatusDocument]:
+        """Newest first, without payloads."""
+        return (StatusDocument.model_validate(item) for item in self.pages("/executions", limit, **params))
+
+    def cancel(self, execution_id: str) -> StatusDocument:
+        return StatusDocument.model_validate(self.post(f"/executions/{execution_id}/cancel", {})[1])
+
+    def rings(self) -> dict[str, str]:
+        """Name -> id."""
+        answer = self.get("/rings")
+        return {ring["name"]: ring["id"] for ring in answer["items"]}
+
+    def ring_id(self, name_or_id: str) -> str:
+        rings = self.rings()
+        if name_or_id in rings.values():
+            return name_or_id
+        if name_or_id not in rings:
+            raise FlowError(f"no ring {name_or_id!r}: expected one of {', '.join(sorted(rings))}")
+        return rings[name_or_id]
+
+    def events(self, execution_id: str, after: int = 0, *, follow: bool = True) -> Iterator[EventDocument]:
+        """The events of an execution from a position on, as they come, until its last one.
+
+        A cut connection is taken up again where it was. Not followed, it ends at the first silence.
+        """
+        path = self._url(f"/executions/{execution_id}/events")
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=60.0 if follow else SILENCE_SECONDS)
+        cut = True
+        while cut:
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+            try:
+                with self._client.stream("GET", path, headers=headers, timeout=timeout) as response:
+                    _check(response)
+                    for data in _server_sent(response.iter_lines()):
+                        event = EventDocument.model_validate_json(data)
+                        after = max(after, event.position)
+                        yield event
+                cut = False
+            except (httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError):
+                cut = follow
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from error
+
+    def _url(self, path: str) -> str:
+        return path if path.startswith("/api/") else self.connection.workspace_path + path
+
+    def _send(self, request: httpx.Request) -> tuple[int, Any]:
+        try:
+            response = self._client.send(request)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        _check(response)
+        try:
+            return response.status_code, response.json()
+        except ValueError as error:
+            raise FlowError(f"{request.url} answered something that is not JSON") from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> FlowError:
+        return unreachable(self.connection.base_url, error)
+
+
+def unreachable(base_url: str, error: Exception) -> FlowError:
+    if isinstance(error, httpx.TimeoutException):
+        return FlowError(f"{base_url} did not answer in time", hint="is it overloaded? its log is in DATA/logs")
+    return FlowError(f"{base_url} cannot be reached: {error}", hint="start the platform with: flow up")
+
+
+def _check(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    response.read()
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    raise Refused(response.status_code, cast("dict[str, Any]", body) if isinstance(body, dict) else {})
+
+
+def _server_sent(lines: Iterator[str]) -> Iterator[str]:
+    """The `data:` of server-sent events; comments (keep-alives) are skipped. Source: HTML standard, 9.2."""
+    data: list[str] = []
+    for line in lines:
+        if line.startswith("data:"):
+            data.append(line[5:].lstrip(" "))
+        elif line == "" and data:
+            yield "\n".join(data)
+            data = []

@@ -1,0 +1,168 @@
+"""`flow run`: one execution from submit to output."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+
+import typer
+from flow_sdk.wire.status import Status
+
+from flow_platform.cli import output
+from flow_platform.cli.connection import Connection, with_connection
+from flow_platform.domain.errors import FlowError, InvalidInput
+
+if TYPE_CHECKING:
+    from flow_sdk.wire.execution import EventDocument, StatusDocument
+
+    from flow_platform.cli.remote import Remote
+
+KINDS: Final = ("code-blocks", "transforms", "workflows", "agents")
+DEFAULT_TIMEOUT: Final = 300.0
+FIRST_HOLD_SECONDS: Final = 1.0  # The first words come soon; after that, only the end is of interest.
+HOLD_SECONDS: Final = 20.0  # Shorter than the time-out of a request.
+
+
+@with_connection
+def run(
+    connection: Connection,
+    component: Annotated[str, typer.Argument(help="KIND/SLUG, for example code-blocks/slug.", metavar="KIND/SLUG")],
+    given: Annotated[str, typer.Option("--input", "-i", help="JSON, @FILE, or - for stdin.", metavar="JSON")] = "{}",
+    ring: Annotated[str, typer.Option(help="Ring to run in.", envvar="FLOW_RING")] = "dev",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show events and logs as they come.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="Seconds from submit to end, at most.", min=0.1)] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the execution's id and do not wait.")] = False,
+) -> None:
+    """Runs a component, and prints its output as JSON on stdout. Exits with 0 only when it completed."""
+    from flow_platform.cli.remote import Remote
+
+    kind, slug = parse_component(component)
+    value = read_input(given)
+    with Remote(connection) as remote:
+        execution_id = submit(remote, kind, slug, value, remote.ring_id(ring), timeout)
+        if detach:
+            output.emit(execution_id)
+            return
+        output.say(f"execution {execution_id}")
+        try:
+            if follow:
+                for event in remote.events(execution_id):
+                    output.say(event_line(event))
+            document = wait(remote, execution_id)
+        except KeyboardInterrupt:
+            output.say(f"it goes on; look with flow show {execution_id}, end it with flow cancel {execution_id}")
+            raise
+    show_result(document)
+
+
+def parse_component(text: str) -> tuple[str, str]:
+    """Splits KIND/SLUG; the kind may be written in the singular, and with `_`.
+
+    Raises:
+        InvalidInput: It is not of that form.
+    """
+    kind, slash, slug = text.partition("/")
+    plural = kind.replace("_", "-").removesuffix("s") + "s"
+    if not slash or not slug or plural not in KINDS:
+        raise InvalidInput(f"{text!r} is not KIND/SLUG: expected a kind of {', '.join(KINDS)}, then the slug or id")
+    return plural, slug
+
+
+def read_input(text: str) -> Any:
+    """Reads JSON, or `@FILE`, or `-` for stdin.
+
+    Raises:
+        InvalidInput: There is no such file, or it is not JSON; with the place.
+    """
+    source = "--input"
+    if text == "-":
+        source, text = "stdin", sys.stdin.read()
+    elif text.startswith("@"):
+        source = text[1:]
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"--input @{source}: cannot be read: {error}") from error
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"{source} is not JSON: {error}: {output.compact(text, 80)!r}") from error
+
+
+def submit(remote: Remote, kind: str, slug: str, value: Any, ring_id: str, timeout: float | None) -> str:
+    """Submits one execution and returns its id."""
+    if kind == "transforms":  # The client calls these inline only; their durable form is the platform's own.
+        body: dict[str, Any] = {"input_data": value, "ring_id": ring_id}
+        if timeout is not None:
+            body["timeout_seconds"] = timeout
+        return str(remote.post(f"/{kind}/{slug}/executions", body)[1]["execution_id"])
+    return asyncio.run(_submit_with_client(remote.connection, kind, slug, value, ring_id, timeout or DEFAULT_TIMEOUT))
+
+
+async def _submit_with_client(
+    connection: Connection, kind: str, slug: str, value: Any, ring_id: str, seconds: float
+) -> str:
+    from flow_sdk import PlatformClient
+
+    async with PlatformClient(
+        connection.base_url, connection.token, org_id=connection.org_id, workspace_id=connection.workspace_id
+    ) as client:
+        submits = {
+            "code-blocks": client.submit_code_block_execution,
+            "workflows": client.submit_workflow_execution,
+            "agents": client.submit_agent_execution,
+        }
+        handle = await submits[kind](slug, value, ring_id=ring_id, timeout_seconds=seconds)
+    return str(handle["execution_id"])
+
+
+def wait(remote: Remote, execution_id: str) -> StatusDocument:
+    """Waits for the end, and says what it waits for meanwhile, once per change."""
+    said = ""
+    hold = FIRST_HOLD_SECONDS
+    while True:
+        document = remote.status(execution_id, hold)
+        if document.status.is_terminal:
+            return document
+        waiting = document.waiting_on.message if document.waiting_on else ""
+        line = f"{document.status}: {waiting}" if waiting else str(document.status)
+        if line != said:
+            output.say(line)
+            said = line
+        hold = HOLD_SECONDS
+
+
+def event_line(event: EventDocument) -> str:
+    """One event on one line, with its time."""
+    instant = event.timestamp.strftime("%H:%M:%S.%f")[:-3]
+    data: Any = event.event_data
+    if event.event_type == "log" and isinstance(data, dict):
+        log = cast("dict[str, Any]", data)
+        return f"{instant} {log.get('stream', 'log')}: {str(log.get('text') or log.get('data') or '').rstrip()}"
+    return f"{instant} {event.event_type}: {output.compact(event.event_data)}"
+
+
+def show_result(document: StatusDocument) -> None:
+    """Prints the output, or what went wrong.
+
+    Raises:
+        FlowError: It did not complete.
+    """
+    metrics = document.metrics
+    measured = (("queued", metrics.queue_ms), ("start", metrics.start_ms), ("run", metrics.run_ms))
+    times = ", ".join(f"{word} {output.milliseconds(value)}" for word, value in measured if value is not None)
+    status = document.status.value
+    output.say(f"{output.paint(status, output.STATUS_COLORS[status], sys.stderr)}{f' ({times})' if times else ''}")
+    if document.status is Status.COMPLETED:
+        output.emit_json(document.output)
+        return
+    hint = f"flow show {document.execution_id} has the whole record"
+    error = document.error
+    if error is None:
+        raise FlowError(f"the execution ended as {status}", hint=hint)
+    if error.traceback:
+        output.say(error.traceback.rstrip())
+    raise FlowError(f"{error.type}: {error.message}" if error.type else error.message, details=error.details, hint=hint)

@@ -1,0 +1,37 @@
+"""`flow token`: credentials for people and programs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flow_platform.cli import output
+from flow_platform.cli.connection import Connection, claims_of, with_connection
+
+
+@with_connection
+def token(
+    connection: Connection,
+    role: Annotated[str, typer.Option(help="admin, builder, runner or viewer.")] = "admin",
+    ttl: Annotated[int, typer.Option(min=60, help="Seconds that it is valid.")] = 3600,
+    subject: Annotated[str | None, typer.Option(help="Whose it is, for the records.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With its claims, as JSON.")] = False,
+) -> None:
+    """Makes a token and prints it."""
+    from flow_platform.cli.remote import Remote
+
+    body = {
+        "role": role,
+        "ttl_seconds": ttl,
+        "org_id": connection.org_id,
+        "workspace_id": connection.workspace_id,
+        "subject": subject,
+    }
+    with Remote(connection) as remote:
+        _, answer = remote.post("/api/v1/auth/token", {name: value for name, value in body.items() if value})
+    made = answer["token"]
+    if as_json:
+        output.emit_json({"token": made, "claims": claims_of(made)})
+    else:
+        output.emit(made)
