@@ -113,7 +113,12 @@ class ExecutionTable(Protocol):
 
     def update(self, before: Execution, after: Execution) -> None:
         """Writes the changed columns and `due_at`. On the way into a terminal status it also lowers the parent's
-        `live_children` by one; the caller need not.
+        `live_children` by one; the caller need not. `live_children` itself is never written by this.
+
+        Raises:
+            NotFound: There is no such execution.
+            Conflict: It no longer has the status and the epoch of `before`. The store ran the operation again first,
+                so an operation that reads `before` itself never sees this.
         """
         ...
 
@@ -170,7 +175,9 @@ class ExecutionTable(Protocol):
         """The root and all its descendants, oldest first."""
         ...
 
-    def is_descendant(self, execution_id: str, ancestor_id: str) -> bool: ...
+    def is_descendant(self, execution_id: str, ancestor_id: str) -> bool:
+        """Whether the ancestor is its parent, its parent's parent, and so on. No execution is its own descendant."""
+        ...
 
     def counts(self) -> dict[Status, int]:
         """Non-terminal executions by status, for metrics."""
@@ -193,10 +200,16 @@ class ExecutionTable(Protocol):
     # Idempotency.
     def find_idempotent(self, org_id: str, workspace_id: str, key: str) -> IdempotencyRecord | None: ...
 
-    def save_idempotent(self, org_id: str, workspace_id: str, record: IdempotencyRecord, at: datetime) -> None: ...
+    def save_idempotent(self, org_id: str, workspace_id: str, record: IdempotencyRecord, at: datetime) -> None:
+        """Raises Conflict when the key is taken; after a race the store runs the operation again first, and then
+        `find_idempotent` finds it.
+        """
+        ...
 
     def delete_idempotent_before(self, at: datetime, limit: int) -> int:
-        """Deletes up to `limit` records made before the instant; returns how many."""
+        """Deletes up to that many keys saved before the instant whose execution has ended, oldest first; returns how
+        many. Those of live executions stay: a late retry must not start a second one.
+        """
         ...
 
 

@@ -1,0 +1,60 @@
+"""JSON values and wire documents as text columns.
+
+Escaped to ASCII: a NUL or a lone surrogate, which user code may well produce and which no database takes as text, is
+then kept like everything else. NULL stands for the default, so that the usual empty values cost nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from flow_sdk.wire.execution import Document
+
+D = TypeVar("D", bound=Document)
+
+
+def _instant(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{value!r} is no JSON value")
+
+
+to_json: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_instant).encode
+from_json: Final = json.loads
+
+
+def json_or_null(value: Any, default: Any = None) -> str | None:
+    """The text of the value; NULL for the default, which is None or an empty list or object."""
+    if value is default or (not value and type(value) is type(default)):
+        return None
+    return to_json(value)
+
+
+def value_or(text: str | None, default: Any = None) -> Any:
+    return default if text is None else from_json(text)
+
+
+def document_to_json(document: Document) -> str:
+    """The document's fields that are not at their default.
+
+    Not pydantic's own JSON: that refuses a lone surrogate inside of `Any`.
+    """
+    defaults = _defaults(type(document))
+    fields = document.model_dump()
+    return to_json({name: value for name, value in fields.items() if value != defaults[name]})
+
+
+def document_or_null(document: Document | None) -> str | None:
+    return None if document is None else document_to_json(document)
+
+
+def document_from(model: type[D], text: str) -> D:
+    return model.model_validate(from_json(text))
+
+
+@functools.cache
+def _defaults(model: type[Document]) -> dict[str, Any]:
+    return {name: info.get_default(call_default_factory=True) for name, info in model.model_fields.items()}

@@ -1,0 +1,138 @@
+"""The history of an execution: its attempts and its events. Both only grow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import sqlalchemy as sa
+from flow_sdk.wire.execution import ErrorDocument, EventDocument
+from flow_sdk.wire.runner import AttemptMetrics
+from sqlalchemy import bindparam
+
+from flow_platform.store.base import Attempt, NewEvent
+from flow_platform.store.connection import Connection
+from flow_platform.store.documents import document_from, document_or_null, json_or_null, value_or
+from flow_platform.store.instants import from_micros, from_micros_or_none, to_micros, to_micros_or_none
+from flow_platform.store.query import Query, UpsertQuery
+from flow_platform.store.tables import attempts, events
+
+_a = attempts.c
+_v = events.c
+_ATTEMPT_FIELDS: Final = ("number", "lease_epoch", "runner_id", "started_at", "finished_at", "error", "metrics")
+
+_RECORD_ATTEMPT = UpsertQuery(
+    "record attempt",
+    attempts,
+    # What is known of the end stays known: a late second report of the start takes nothing away.
+    lambda insert: insert.on_conflict_do_update(
+        index_elements=[_a.execution_id, _a.number],
+        set_={
+            name: sa.func.coalesce(insert.excluded[name], _a[name])  # type: ignore[arg-type]
+            for name in ("finished_at", "error", "metrics")
+        },
+    ),
+)
+_ATTEMPTS = Query(
+    "attempts",
+    sa.select(*(_a[name] for name in _ATTEMPT_FIELDS))
+    .where(_a.execution_id == bindparam("execution_id"))
+    .order_by(_a.number),
+)
+
+_EVENT_FIELDS: Final = ("position", "execution_id", "attempt", "event_type", "event_data", "timestamp")
+_next_position = (
+    sa.select(sa.func.coalesce(sa.func.max(_v.position), sa.literal_column("0")) + sa.literal_column("1"))
+    .where(_v.execution_id == bindparam("execution_id"))
+    .scalar_subquery()
+)
+_is_known = sa.exists(
+    sa.select(_v.position).where(_v.execution_id == bindparam("execution_id"), _v.key == bindparam("key"))
+)
+_NEW_EVENT: Final = ("execution_id", "key", "attempt", "event_type", "event_data", "timestamp")
+# Two processes that append to one execution at the same time both compute the same position; the primary key lets one
+# of them in, and the other's operation runs again.
+_APPEND_EVENT = Query(
+    "append event",
+    sa.insert(events)
+    .inline()
+    .from_select(
+        ["position", *_NEW_EVENT],
+        sa.select(_next_position, *(bindparam(name, type_=_v[name].type) for name in _NEW_EVENT)).where(~_is_known),
+    )
+    .returning(*(_v[name] for name in _EVENT_FIELDS)),
+)
+_EVENTS = Query(
+    "events",
+    sa.select(*(_v[name] for name in _EVENT_FIELDS))
+    .where(_v.execution_id == bindparam("execution_id"), _v.position > bindparam("after"))
+    .order_by(_v.position)
+    .limit(bindparam("limit")),
+)
+
+
+class ExecutionHistory:
+    _connection: Connection
+
+    def record_attempt(self, attempt: Attempt) -> None:
+        self._connection.run(
+            _RECORD_ATTEMPT,
+            {
+                "execution_id": attempt.execution_id,
+                "number": attempt.number,
+                "lease_epoch": attempt.lease_epoch,
+                "runner_id": attempt.runner_id,
+                "started_at": to_micros(attempt.started_at),
+                "finished_at": to_micros_or_none(attempt.finished_at),
+                "error": document_or_null(attempt.error),
+                "metrics": document_or_null(attempt.metrics),
+            },
+        )
+
+    def attempts(self, execution_id: str) -> Sequence[Attempt]:
+        return [
+            Attempt(
+                execution_id=execution_id,
+                number=number,
+                lease_epoch=lease_epoch,
+                runner_id=runner_id,
+                started_at=from_micros(started_at),
+                finished_at=from_micros_or_none(finished_at),
+                error=document_from(ErrorDocument, error) if error else None,
+                metrics=document_from(AttemptMetrics, metrics) if metrics else None,
+            )
+            for number, lease_epoch, runner_id, started_at, finished_at, error, metrics in self._connection.rows(
+                _ATTEMPTS, {"execution_id": execution_id}
+            )
+        ]
+
+    def append_events(self, events: Sequence[NewEvent]) -> list[EventDocument]:
+        parameters = [
+            {
+                "execution_id": event.execution_id,
+                "key": event.key,
+                "attempt": event.attempt,
+                "event_type": event.event_type,
+                "event_data": json_or_null(event.event_data),
+                "timestamp": to_micros(event.timestamp),
+            }
+            for event in events
+        ]
+        return [_event(*row) for row in self._connection.rows_of_each(_APPEND_EVENT, parameters)]
+
+    def events(self, execution_id: str, after: int, limit: int) -> list[EventDocument]:
+        parameters = {"execution_id": execution_id, "after": after, "limit": limit}
+        return [_event(*row) for row in self._connection.rows(_EVENTS, parameters)]
+
+
+def _event(
+    position: int, execution_id: str, attempt: int, event_type: str, event_data: str | None, timestamp: int
+) -> EventDocument:
+    return EventDocument(
+        position=position,
+        execution_id=execution_id,
+        attempt=attempt,
+        event_type=event_type,
+        event_data=value_or(event_data),
+        timestamp=from_micros(timestamp),
+    )
