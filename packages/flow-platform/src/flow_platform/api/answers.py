@@ -1,0 +1,67 @@
+"""Answers of JSON, and the small values that queries carry."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flow_sdk.wire.execution import StatusDocument
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flow_platform.engine.validation import invalid
+from flow_platform.store.base import Page
+
+DEFAULT_LIMIT: Final = 50
+MAX_LIMIT: Final = 200
+MAX_QUERY_VALUE: Final = 1024  # Characters; a cursor has about 100.
+
+
+def json_answer(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A document (model, or what is made of them) as JSON."""
+    return Response(to_json(document), status, headers, "application/json")
+
+
+def status_answer(document: StatusDocument, headers: dict[str, str] | None = None) -> Response:
+    return Response(to_json(document), 200, headers, "application/json")
+
+
+def page_answer(page: Page, items: list[Any]) -> Response:
+    return json_answer({"items": items, "next_cursor": page.next_cursor})
+
+
+def query_text(request: Request, name: str) -> str | None:
+    """A parameter of the query, None when absent or empty.
+
+    Raises:
+        InvalidInput: Longer than anything of ours, or with control characters.
+    """
+    value = request.query_params.get(name)
+    if not value:
+        return None
+    if len(value) > MAX_QUERY_VALUE or not value.isprintable():
+        raise invalid(name, value, f"at most {MAX_QUERY_VALUE} printable characters")
+    return value
+
+
+def query_whole(request: Request, name: str, default: int, lowest: int, highest: int) -> int:
+    value = query_text(request, name)
+    if value is None:
+        return default
+    return whole(name, value, lowest, highest)
+
+
+def whole(name: str, value: str, lowest: int, highest: int) -> int:
+    """A whole number written in digits.
+
+    Raises:
+        InvalidInput: It is none, or out of bounds.
+    """
+    if not (value.isascii() and value.isdecimal() and len(value) <= 18 and lowest <= int(value) <= highest):
+        raise invalid(name, value, f"a whole number from {lowest} to {highest}")
+    return int(value)
+
+
+def paging(request: Request) -> tuple[str | None, int]:
+    """Cursor and limit of a list."""
+    return query_text(request, "cursor"), query_whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)

@@ -1,0 +1,129 @@
+"""Tokens over HTTP: making one for a user, refreshing that of an execution, and the keys that verify them."""
+
+from __future__ import annotations
+
+import functools
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from flow_sdk.wire.management import TokenDocument
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flow_platform.api.answers import json_answer
+from flow_platform.api.auth import bearer_token, check_is_live
+from flow_platform.api.body import read_model
+from flow_platform.api.context import principal_of
+from flow_platform.api.routing import LeanRoute, route
+from flow_platform.domain import errors
+from flow_platform.domain.principal import Action, Principal, Role
+from flow_platform.engine.releases import check_workspace
+
+if TYPE_CHECKING:
+    from flow_platform.engine.service import Engine
+
+DEFAULT_TTL_SECONDS: Final = 3600
+MAX_TTL_SECONDS: Final = 30 * 24 * 3600  # A token cannot be taken back; it ends.
+JWKS_PATH: Final = "/.well-known/jwks.json"
+_TAG: Final = "Tokens"
+_ROLES: Final = tuple(role.value for role in Role if role is not Role.EXECUTION)
+_ID: Final = r"^[A-Za-z0-9_-]+$"
+
+
+def _role(value: str) -> str:
+    if value not in _ROLES:
+        raise ValueError("expected one of " + ", ".join(repr(role) for role in _ROLES))
+    return value
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("expected printable characters")
+    return value
+
+
+_Subject = Annotated[str, AfterValidator(_printable)]
+
+
+class TokenBody(BaseModel):
+    """A token of the asking admin's own organization, for the whole of it or one workspace."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Annotated[str, AfterValidator(_role)] = Role.ADMIN.value
+    ttl_seconds: int = Field(DEFAULT_TTL_SECONDS, ge=1, le=MAX_TTL_SECONDS)
+    org_id: str | None = Field(None, min_length=1, max_length=63, pattern=_ID)
+    workspace_id: str | None = Field(None, min_length=1, max_length=63, pattern=_ID)
+    subject: Annotated[_Subject | None, Field(min_length=1, max_length=200)] = None
+
+
+class TokenRoutes:
+    """The endpoints of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[LeanRoute]:
+        return [
+            route(
+                "POST",
+                "/api/v1/auth/refresh",
+                self.refresh,
+                "A newer token for an execution's one that is valid, or expired a short while ago.",
+                tag=_TAG,
+                answers={200: TokenDocument},
+            ),
+            route(
+                "POST",
+                "/api/v1/auth/token",
+                self.token,
+                "Makes a token for a user; admins only.",
+                tag=_TAG,
+                answers={201: TokenDocument},
+                body=TokenBody,
+            ),
+            route(
+                "GET",
+                "/.well-known/jwks.json",
+                self.jwks,
+                "The public keys of tokens.",
+                tag=_TAG,
+                answers={200: "Keys"},
+            ),
+        ]
+
+    async def refresh(self, request: Request) -> Response:
+        token = bearer_token(request.headers.get("authorization"), request.headers.get("x-api-key"))
+        newer, credential = await self._engine.tokens.refreshed(
+            token, self._engine.clock.now(), functools.partial(check_is_live, self._engine)
+        )
+        document = TokenDocument(token=newer, expires_at=credential.expires_at)
+        return json_answer(document, 200, {"X-Auth-Token": newer})
+
+    async def token(self, request: Request) -> Response:
+        principal = principal_of(request)
+        principal.require(Action.ADMINISTER, principal.org_id)
+        body = await read_model(request, TokenBody)
+        workspace_id = await self._workspace(principal, body)
+        now = self._engine.clock.now()
+        ttl = timedelta(seconds=body.ttl_seconds)
+        subject = body.subject or f"{body.role} of {principal.subject}"
+        token = self._engine.tokens.for_user(subject, principal.org_id, workspace_id, Role(body.role), ttl, now)
+        expires_at = self._engine.tokens.inspect(token, now).expires_at
+        return json_answer(TokenDocument(token=token, expires_at=expires_at), 201)
+
+    async def jwks(self, _: Request) -> Response:
+        keys: dict[str, Any] = self._engine.tokens.jwks()
+        return json_answer(keys, 200, {"Cache-Control": "public, max-age=300"})
+
+    async def _workspace(self, principal: Principal, body: TokenBody) -> str | None:
+        """The workspace of the new token: never wider than that of the asking one."""
+        if body.org_id is not None and body.org_id != principal.org_id:
+            raise errors.NotFound("not found")
+        workspace_id = body.workspace_id or principal.workspace_id
+        if workspace_id is None:
+            return None
+        principal.require(Action.ADMINISTER, principal.org_id, workspace_id)
+        await self._engine.store.read(lambda tx: check_workspace(tx, principal.org_id, workspace_id))
+        return workspace_id

@@ -1,0 +1,164 @@
+"""What a submit says: its body, headers and path, as a `Submission` and the key that makes a repetition harmless."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from typing import Any, Final, cast
+
+from flow_sdk.wire.status import Kind
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+
+from flow_platform.api.body import THREAD_FROM_BYTES, read_object
+from flow_platform.engine.submit import IdempotencyKey, Submission
+from flow_platform.engine.validation import invalid, missing
+
+LIFECYCLE_EVENTS: Final = ("test", "workflow", "agent_run", "mcp_session")  # The client contract, section 2.
+MAX_TEXT: Final = 255
+_TRANSACTION: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class SubmitBody(BaseModel):
+    """Documentation of a submit's body. Code blocks take `input_parameters`, all others `input_data`."""
+
+    input_parameters: dict[str, Any] | None = Field(None, description="Keyword arguments of a code block.")
+    input_data: Any = Field(None, description="Input of a transform, workflow or agent.")
+    config: dict[str, Any] | None = None
+    lifecycle_event: str | None = Field(None, description="One of " + ", ".join(LIFECYCLE_EVENTS) + ".")
+    ring_id: str | None = None
+    timeout_seconds: float | None = Field(None, gt=0)
+    caller_deployment_id: str | None = Field(None, description="Whose ring is taken when `ring_id` is absent.")
+    auto_deploy: bool = True
+    scope: str = "workspace"
+    session_id: str | None = None
+    messages: list[Any] = Field(default_factory=list[Any])
+    state: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+async def read_submission(request: Request, kind: Kind, component: str) -> tuple[Submission, IdempotencyKey | None]:
+    """Reads and validates a submit. Unknown fields are ignored: newer clients may say more.
+
+    Raises:
+        InvalidInput: A field of the wrong type.
+        PayloadTooLarge: The body is over the limit.
+    """
+    raw, body = await read_object(request)
+    submission = parse_submission(request, kind, component, body)
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return submission, None
+    if len(raw) < THREAD_FROM_BYTES:
+        return submission, IdempotencyKey(key, _fingerprint(request, _canonical(body)))
+    # A client repeats the bytes that it sent; to bring megabytes into canonical form would cost more than it is worth.
+    return submission, IdempotencyKey(key, await asyncio.to_thread(_fingerprint, request, raw))
+
+
+def parse_submission(request: Request, kind: Kind, component: str, body: dict[str, Any]) -> Submission:
+    """Checked by hand: a model would take longer than everything else of a submit but the commit."""
+    return Submission(
+        kind=kind,
+        component=component,
+        input_data=_input(kind, body),
+        config=_object(body, "config") or _object(body, "context"),
+        lifecycle_event=_lifecycle_event(request, kind, body),
+        ring_id=_text(body, "ring_id"),
+        caller_deployment_id=_text(body, "caller_deployment_id"),
+        timeout_seconds=_seconds(body, "timeout_seconds"),
+        auto_deploy=_flag(body, "auto_deploy"),
+        scope=_text(body, "scope") or "workspace",
+        session_id=_text(body, "session_id"),
+        messages=_list(body, "messages"),
+        state=_object(body, "state"),
+        parent_billing_transaction_id=_transaction(request),
+    )
+
+
+def _input(kind: Kind, body: dict[str, Any]) -> Any:
+    if kind is not Kind.CODE_BLOCK:
+        if "input_data" not in body:
+            raise missing("input_data", f"the input of the {kind.value}")
+        return body["input_data"]
+    if "input_parameters" not in body:
+        raise missing("input_parameters", "an object of keyword arguments")
+    parameters = body["input_parameters"]
+    if not isinstance(parameters, dict):
+        raise invalid("input_parameters", parameters, "an object of keyword arguments")
+    return cast("dict[str, Any]", parameters)
+
+
+def _lifecycle_event(request: Request, kind: Kind, body: dict[str, Any]) -> str:
+    event = body.get("lifecycle_event")
+    field = "lifecycle_event"
+    if event is None:
+        event = request.headers.get("x-lifecycle-event") or ("agent_run" if kind is Kind.AGENT else "workflow")
+        field = "X-Lifecycle-Event" if "x-lifecycle-event" in request.headers else field
+    if not isinstance(event, str) or event not in LIFECYCLE_EVENTS:
+        raise invalid(field, event, "one of " + ", ".join(repr(word) for word in LIFECYCLE_EVENTS))
+    return event
+
+
+def _transaction(request: Request) -> str | None:
+    value = request.headers.get("x-parent-billing-txn-id")
+    if not value:
+        return None
+    if not _TRANSACTION.fullmatch(value):
+        raise invalid("X-Parent-Billing-Txn-Id", value, "the id of a transaction")
+    return value
+
+
+def _text(body: dict[str, Any], field: str) -> str | None:
+    value = body.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
+        raise invalid(field, value, f"text of 1 to {MAX_TEXT} printable characters")
+    return value
+
+
+def _seconds(body: dict[str, Any], field: str) -> float | None:
+    value = body.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise invalid(field, value, "a number of seconds more than 0")
+    return float(value)
+
+
+def _flag(body: dict[str, Any], field: str) -> bool:
+    value = body.get(field)
+    if value is None:
+        return True
+    if not isinstance(value, bool):
+        raise invalid(field, value, "true or false")
+    return value
+
+
+def _object(body: dict[str, Any], field: str) -> dict[str, Any]:
+    value = body.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid(field, value, "an object")
+    return cast("dict[str, Any]", value)
+
+
+def _list(body: dict[str, Any], field: str) -> list[Any]:
+    value = body.get(field)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise invalid(field, value, "a list")
+    return cast("list[Any]", value)
+
+
+def _canonical(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _fingerprint(request: Request, content: bytes) -> str:
+    digest = hashlib.sha256(f"{request.method}\n{request.scope['path']}\n".encode())
+    digest.update(content)
+    return digest.hexdigest()

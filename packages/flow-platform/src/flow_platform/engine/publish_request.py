@@ -1,0 +1,240 @@
+"""What a client publishes: the content of a version and the name of its component, validated to the last field.
+
+Fields that are not known are refused, not ignored: a misspelt `dependencies` or `retry` would otherwise publish
+something else than was meant, for ever.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from typing import Annotated, Any, Final
+
+from flow_sdk.wire.runner import Limits
+from flow_sdk.wire.status import Kind
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from flow_platform.domain import errors
+from flow_platform.domain.component import MAX_CODE_BYTES, MAX_DEPENDENCIES, Definition, check_slug
+from flow_platform.domain.execution import RetryPolicy
+
+LANGUAGE: Final = "python"
+DEFAULT_ENTRY_POINT: Final = "main"
+MAX_TIMEOUT_SECONDS: Final = {Kind.TRANSFORM: 300.0}  # The platform specification, section 1.
+MAX_OTHER_TIMEOUT_SECONDS: Final = 30 * 24 * 3600.0  # As a submit's own timeout.
+MAX_NAME: Final = 200
+MAX_DESCRIPTION: Final = 10_000
+MAX_TAGS: Final = 50
+MAX_EXAMPLES: Final = 100
+MAX_HOSTS: Final = 100
+MAX_SECRETS: Final = 100
+MAX_REQUIREMENT: Final = 500  # Characters; the longest with many markers have about 200.
+
+RESERVED_VARIABLES: Final = frozenset(
+    {
+        "PLATFORM_API_URL",
+        "PLATFORM_API_TIMEOUT",
+        "AUTH_TOKEN",
+        "ORG_ID",
+        "WORKSPACE_ID",
+        "EXECUTION_ID",
+        "NATS_URL",
+        "PARENT_BILLING_TXN_ID",
+        "LIFECYCLE_EVENT",
+        "DEPLOYMENT_ID",
+        "RING_ID",
+        "ATTEMPT",
+    }
+)
+"""Set by the platform in each container (the client contract, section 4); a ring or a secret may not replace them."""
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_HOST: Final = re.compile(
+    r"(\*\.)?[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?)*(:[0-9]{1,5})?", re.IGNORECASE
+)
+
+
+def check_variable(name: str) -> str:
+    """Returns the name of an environment variable that a user may set.
+
+    Raises:
+        ValueError: Not such a name, or one that the platform sets itself.
+    """
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("expected a name of letters, digits and '_', not beginning with a digit")
+    if name in RESERVED_VARIABLES:
+        raise ValueError("expected another name: the platform sets this one in each container")
+    return name
+
+
+def _text_without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("expected text without NUL characters")
+    return value
+
+
+def _entry_point(value: str) -> str:
+    if not value.isidentifier() or keyword.iskeyword(value):
+        raise ValueError("expected the name of a Python function")
+    return value
+
+
+def _language(value: str) -> str:
+    if value != LANGUAGE:
+        raise ValueError(f"language is not supported: expected {LANGUAGE!r}")
+    return value
+
+
+def _code(value: str) -> str:
+    size = len(value.encode())
+    if not value.strip():
+        raise ValueError("expected Python source")
+    if size > MAX_CODE_BYTES:
+        raise ValueError(f"code has {size} bytes: expected at most {MAX_CODE_BYTES}; larger things are input data")
+    return _text_without_nul(value)
+
+
+def _requirement(value: str) -> str:
+    expected = "expected a requirement such as 'requests>=2.31' (PEP 508)"
+    text = value.strip()
+    if len(text) > MAX_REQUIREMENT or not text.isprintable():
+        raise ValueError(f"{expected} of at most {MAX_REQUIREMENT} characters in one line")
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError(f"{expected}: {str(error).splitlines()[0]}") from None
+    if requirement.url is not None:
+        raise ValueError(f"{expected}; addresses and paths are no dependencies, only packages of the index")
+    return text
+
+
+def _host(value: str) -> str:
+    if len(value) > 259 or not _HOST.fullmatch(value):
+        raise ValueError("expected a host name such as 'api.example.com', '*.example.com' or 'example.com:443'")
+    port = value.rpartition(":")[2] if ":" in value else "1"
+    if not 1 <= int(port) <= 65535:
+        raise ValueError("expected a port from 1 to 65535")
+    return value.lower()
+
+
+def _empty_if_none(value: Any) -> Any:
+    return () if value is None else value
+
+
+_Text = Annotated[str, AfterValidator(_text_without_nul)]
+_Texts = BeforeValidator(_empty_if_none)
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RetryRequest(_Closed):
+    """A retry policy. Intervals in seconds. Source: Temporal's retry policy."""
+
+    max_attempts: int = Field(1, ge=1, le=100)
+    initial_interval_seconds: float = Field(1.0, ge=0, le=3600)
+    backoff_coefficient: float = Field(2.0, ge=1, le=100)
+    maximum_interval_seconds: float = Field(100.0, ge=0, le=86_400)
+    non_retryable_errors: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], _Texts] = Field(
+        (), max_length=100, strict=False
+    )
+
+
+class LimitsRequest(_Closed):
+    """What one container may use; what is not given has the platform's default."""
+
+    memory_bytes: int = Field(Limits().memory_bytes, ge=16 << 20, le=64 << 30)
+    cpus: float = Field(Limits().cpus, ge=0.01, le=64)
+    pids: int = Field(Limits().pids, ge=8, le=4096)
+    tmp_bytes: int = Field(Limits().tmp_bytes, ge=1 << 20, le=64 << 30)
+    output_bytes: int = Field(Limits().output_bytes, ge=1, le=32 << 20)
+    log_bytes: int = Field(Limits().log_bytes, ge=0, le=64 << 20)
+    events: int = Field(Limits().events, ge=1, le=100_000)
+
+
+class Example(_Closed):
+    """Run when the version is published: a transform whose example gives another output is refused."""
+
+    input: Any
+    output: Any
+
+
+class PublishRequest(_Closed):
+    """One version of a code block, a transform or a workflow of code."""
+
+    slug: str = Field(max_length=63)
+    code: Annotated[str, AfterValidator(_code)]
+    entry_point: Annotated[str, Field(max_length=200), AfterValidator(_entry_point)] = DEFAULT_ENTRY_POINT
+    name: Annotated[_Text | None, Field(max_length=MAX_NAME)] = None
+    description: Annotated[_Text | None, Field(max_length=MAX_DESCRIPTION)] = None
+    tags: Annotated[tuple[Annotated[_Text, Field(min_length=1, max_length=100)], ...], _Texts] = Field(
+        (), max_length=MAX_TAGS, strict=False
+    )
+    language: Annotated[str, AfterValidator(_language)] = LANGUAGE
+    dependencies: Annotated[tuple[Annotated[str, AfterValidator(_requirement)], ...], _Texts] = Field(
+        (), max_length=MAX_DEPENDENCIES, strict=False
+    )
+    timeout_seconds: float | None = Field(None, gt=0)
+    retry: RetryRequest | None = None
+    limits: LimitsRequest | None = None
+    network: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], _Texts] = Field(
+        (), max_length=MAX_HOSTS, strict=False
+    )
+    secrets: Annotated[tuple[Annotated[str, AfterValidator(check_variable)], ...], _Texts] = Field(
+        (), max_length=MAX_SECRETS, strict=False
+    )
+    examples: Annotated[tuple[Example, ...], _Texts] = Field((), max_length=MAX_EXAMPLES, strict=False)
+    requires_context: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        """A field that is null is a field that is not given."""
+        if isinstance(value, dict) and ("nodes" in value or "edges" in value):
+            raise ValueError("graph workflows are not supported: expected 'code'")
+        if isinstance(value, dict):
+            return {name: item for name, item in value.items() if item is not None}  # pyright: ignore[reportUnknownVariableType] - JSON.
+        return value
+
+
+def definition_of(kind: Kind, request: PublishRequest) -> Definition:
+    """The content of the version, as it is compared and stored.
+
+    Raises:
+        InvalidInput: The slug is not one, or a field does not go with this kind.
+    """
+    check_slug(request.slug)
+    _check_timeout(kind, request.timeout_seconds)
+    if kind is not Kind.TRANSFORM and (request.examples or request.requires_context):
+        name = "examples" if request.examples else "requires_context"
+        expected = f"no {name} for a {kind.value}: only transforms have them"
+        raise errors.InvalidInput(
+            f"{name} is not valid: expected {expected}", details=[{"field": name, "message": f"expected {expected}"}]
+        )
+    return Definition(
+        kind=kind,
+        code=request.code,
+        entry_point=request.entry_point,
+        language=request.language,
+        dependencies=request.dependencies,
+        timeout_seconds=request.timeout_seconds,
+        retry=RetryPolicy(**dict(request.retry)) if request.retry else RetryPolicy(),
+        limits=Limits(**dict(request.limits)) if request.limits else Limits(),
+        network=request.network,
+        secrets=request.secrets,
+        examples=tuple({"input": example.input, "output": example.output} for example in request.examples),
+        requires_context=request.requires_context,
+    )
+
+
+def _check_timeout(kind: Kind, timeout_seconds: float | None) -> None:
+    lowest, highest = (1.0, MAX_TIMEOUT_SECONDS[kind]) if kind in MAX_TIMEOUT_SECONDS else (0.0, None)
+    highest = highest or MAX_OTHER_TIMEOUT_SECONDS
+    if timeout_seconds is not None and not lowest <= timeout_seconds <= highest:
+        expected = f"{lowest:g} to {highest:g} seconds for a {kind.value}"
+        raise errors.InvalidInput(
+            f"timeout_seconds {timeout_seconds!r} is not valid: expected {expected}",
+            details=[{"field": "timeout_seconds", "message": f"expected {expected}"}],
+        )

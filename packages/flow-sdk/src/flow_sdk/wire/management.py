@@ -1,0 +1,100 @@
+"""What a client sees of components, rings, deployments and tokens: the documents of the management API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from flow_sdk.wire.execution import Document
+from flow_sdk.wire.runner import Limits
+from flow_sdk.wire.status import Kind
+
+
+class PublishedDocument(Document):
+    """The answer to a publish: 201 for a new version, 200 for the one that has the content already."""
+
+    id: str
+    slug: str
+    kind: Kind
+    name: str
+    version: int
+    digest: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+
+
+class RetryDocument(Document):
+    max_attempts: int
+    initial_interval_seconds: float
+    backoff_coefficient: float
+    maximum_interval_seconds: float
+    non_retryable_errors: list[str]
+
+
+class VersionDocument(Document):
+    """An immutable version. `code` and `examples` are absent in lists."""
+
+    component_id: str
+    version: int
+    digest: str
+    created_at: datetime
+    entry_point: str
+    language: str
+    dependencies: list[str]
+    timeout_seconds: float | None
+    retry: RetryDocument
+    limits: Limits
+    network: list[str]
+    secrets: list[str]
+    requires_context: bool
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    code: str | None = None
+    examples: list[dict[str, Any]] | None = None
+
+
+class ComponentDocument(Document):
+    """A component. `newest` is absent in lists."""
+
+    id: str
+    kind: Kind
+    slug: str
+    name: str
+    description: str
+    tags: list[str]
+    latest_version: int
+    created_at: datetime
+    newest: VersionDocument | None = None
+
+
+class RingDocument(Document):
+    id: str
+    name: str
+    order: int
+    auto_deploy: bool
+    env: dict[str, str] = Field(default_factory=dict[str, str])
+    created_at: datetime
+
+
+class DeploymentDocument(Document):
+    deployment_id: str
+    component_id: str
+    version: int
+    ring_id: str
+    state: str
+    created_at: datetime
+    activated_at: datetime | None = None
+
+
+class TokenDocument(Document):
+    token: str
+    expires_at: datetime
+
+
+class PageDocument(Document):
+    """A list, newest first. `next_cursor` is opaque; null on the last page."""
+
+    items: list[Any]
+    next_cursor: str | None = None
