@@ -118,7 +118,7 @@ def _setting(default: Any, parse: _Parser, doc: str) -> Any:
 
 
 _DEFAULT_CACHE: Final = Path("/var/cache/flow" if os.getuid() == 0 else f"/var/tmp/flow-{os.getuid()}")  # noqa: S108 - the sandbox checks owner and mode.
-_DATABASES: Final = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
+_DATABASES: Final = ("sqlite", "postgresql", "postgres")
 
 
 @dataclass(frozen=True)

@@ -1,69 +1,54 @@
-"""The program's commands, and what an error looks like."""
+"""The program's commands. Only the one that is called is loaded: `flow --help` and `flow ps` stay quick."""
 
 from __future__ import annotations
 
-import os
-import sys
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import typer
-from flow_sdk.errors import PlatformClientError, PlatformConnectionError
 
-from flow_platform.cli import (
-    api,
-    bench,
-    demo,
-    doctor,
-    executions,
-    output,
-    publish,
-    runner,
-    token,
-    up,
-)
-from flow_platform.cli import (
-    run as run_command,
-)
-from flow_platform.domain.errors import FlowError
-
-app = typer.Typer(
-    name="flow",
-    help="Durable executions of code in fresh isolated containers.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("demo")(demo.demo)
-app.command("up")(up.up)
-app.command("publish")(publish.publish)
-app.command("run")(run_command.run)
-app.command("ps")(executions.ps)
-app.command("show")(executions.show)
-app.command("events")(executions.events)
-app.command("cancel")(executions.cancel)
-app.command("token")(token.token)
-app.command("doctor")(doctor.doctor)
-app.command("bench")(bench.bench)
-app.command("api")(api.api)
-app.command("runner")(runner.runner)
+COMMANDS: Final = {
+    "demo": ("demo", "Start a platform, run the example over real input, print the result."),
+    "up": ("up", "Start the embedded platform on this machine."),
+    "publish": ("publish", "Publish the components declared in Python files."),
+    "run": ("run", "Run a component and print its output."),
+    "ps": ("executions", "List executions."),
+    "show": ("executions", "Show one execution."),
+    "events": ("executions", "Print the events and logs of an execution."),
+    "cancel": ("executions", "Cancel executions."),
+    "token": ("token", "Make a token."),
+    "doctor": ("doctor", "Check this machine, and say how to mend what is missing."),
+    "bench": ("bench", "Run the benchmark on this machine."),
+    "api": ("api", "Run the server alone, for several machines."),
+    "runner": ("runner", "Run a runner alone, for several machines."),
+}
+"""Command -> its module here (the function has the command's name), and its line in the overview."""
 
 
-def run() -> None:
-    """Runs the command that the arguments name, and exits: 0 done, 1 not done, 2 not understood, 130 interrupted."""
-    try:
-        app()
-    except FlowError as error:
-        output.show_error(error.message, error.hint, error.details)
-        sys.exit(1)
-    except PlatformClientError as error:
-        from flow_platform.cli.remote import HINTS
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The program, with all commands in its overview, and the called one ready to run."""
+    app = typer.Typer(
+        name="flow",
+        help="Durable executions of code in fresh isolated containers.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_program)
+    called = arguments[0] if arguments else ""
+    for name, (module, line) in COMMANDS.items():
+        if called not in COMMANDS:
+            app.command(name, help=line)(_program)
+        elif name == called:
+            app.command(name)(_load(module, name))
+    return app
 
-        hint = "start the platform with: flow up" if isinstance(error, PlatformConnectionError) else ""
-        output.show_error(str(error), HINTS.get(error.code or "", hint), error.details)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader went away, as `head` does. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+
+def _load(module: str, function: str) -> Callable[..., None]:
+    return getattr(importlib.import_module(f"flow_platform.cli.{module}"), function)
+
+
+def _program() -> None:
+    """Durable executions of code in fresh isolated containers."""
