@@ -7,6 +7,9 @@ from typing import Any, Final
 
 from flow_sdk.errors import PlatformClientError, PlatformValidationError
 
+NOT_JSON: Final = "not_json"
+"""The code of errors about something that is not JSON, in either direction."""
+
 # NaN and infinity are refused: they are not JSON, and the platform could not hand them on.
 _COMPACT: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
 _PLAIN: Final = json.JSONEncoder(allow_nan=False, default=str)
@@ -43,11 +46,11 @@ def decode(content: bytes, what: str) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as exc:
-        raise PlatformClientError(f"{what} is not JSON: {content[:200]!r}") from exc
+        raise PlatformClientError(f"{what} is not JSON: {content[:200]!r}", code=NOT_JSON) from exc
 
 
 def _encode(encoder: json.JSONEncoder, value: Any) -> bytes:
     try:
         return encoder.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        raise PlatformValidationError(f"input cannot be sent as JSON: {exc}", code="not_json") from exc
+        raise PlatformValidationError(f"input cannot be sent as JSON: {exc}", code=NOT_JSON) from exc
