@@ -105,6 +105,7 @@ class PullConsumer:
         self._reset_reason = ""
         self._one_by_one = 0
         self._failures = 0
+        self._can_reset = True
 
     def connection_lost(self) -> None:
         """The server forgets the requests of a closed connection: start again."""
@@ -144,6 +145,13 @@ class PullConsumer:
         )
         if error := answer.get("error"):
             raise BusUnavailable(f"JetStream refuses the consumer {self._durable!r}: {error!r}")
+        # What was on its way when a connection broke or an engine was killed comes again now, and in order, instead of
+        # after ACK_WAIT. Servers before 2.14 do not know the request.
+        if self._can_reset:
+            try:
+                await self._api(f"CONSUMER.RESET.{self._stream}.{self._durable}", {})
+            except BusUnavailable:
+                self._can_reset = False
 
     async def _consume(self, client: Client) -> None:
         self._buffer.clear()

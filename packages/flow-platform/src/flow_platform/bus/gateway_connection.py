@@ -1,0 +1,445 @@
+"""One connection of one container: what it may do, and back-pressure.
+
+Order of business for bytes: the room's account is charged, the parser finds operations, each is answered or refused.
+Whenever the container should wait (its account is empty, its earlier messages are not stored yet, it does not read our
+answers) reading pauses; nothing is queued on its behalf beyond the parser's buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from flow_sdk.wire import subjects
+
+from flow_platform.bus import gateway_jetstream as jetstream
+from flow_platform.bus.gateway_limits import AUTH_TIMEOUT, MAX_PULLS, MAX_SUBSCRIPTIONS, Room
+from flow_platform.bus.gateway_protocol import (
+    MAX_CONTROL_LINE_BYTES,
+    Connect,
+    Operation,
+    Parser,
+    Ping,
+    Pong,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    Violation,
+)
+from flow_platform.bus.sessions import GatewaySession, MessageKind
+from flow_platform.domain.clock import Clock
+from flow_platform.domain.errors import FlowError
+
+_log = logging.getLogger(__name__)
+
+LINGER: Final = 2.0  # seconds for a client to read why it was cut off.
+# A message below this is not reserved while it is received, only while it is stored.
+RESERVE_FROM_BYTES: Final = 64 << 10
+# Clients decide by it which requests they may use.
+SERVER_VERSION: Final = "2.15.1"
+
+_STREAMS: Final[dict[MessageKind, tuple[str, str]]] = {
+    "output": (subjects.EXEC_OUTPUT, subjects.STREAM_OUTPUT),
+    "events": (subjects.EXEC_EVENTS, subjects.STREAM_EVENTS),
+    "status": (subjects.EXEC_STATUS, subjects.STREAM_STATUS),
+}
+_UNAUTHORIZED: Final = "Authorization Violation"
+
+
+@dataclass(slots=True)
+class _Subscription:
+    pattern: list[bytes]
+    delivered: int = 0
+    after: int = 0
+
+    def matches(self, tokens: list[bytes]) -> bool:
+        for position, wanted in enumerate(self.pattern):
+            if wanted == b">":
+                return len(tokens) > position
+            if position >= len(tokens) or wanted not in {b"*", tokens[position]}:
+                return False
+        return len(tokens) == len(self.pattern)
+
+
+class GatewayConnection(asyncio.Protocol):
+    """Args:
+    start: Runs work of the session that outlives the connection: what was received completely is stored.
+    """
+
+    def __init__(
+        self,
+        session: GatewaySession,
+        room: Room,
+        *,
+        max_payload: int,
+        clock: Clock,
+        start: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._session = session
+        self._room = room
+        self._max_payload = max_payload
+        self._clock = clock
+        self._start = start
+        self._parser = Parser(max_payload)
+        self._stream = jetstream.InputStream(session.execution_id)
+        self._input_subject = f"{subjects.EXEC_INPUT}.{session.execution_id}".encode()
+        self._kinds: dict[bytes, MessageKind] = {
+            f"{prefix}.{session.execution_id}".encode(): kind for kind, (prefix, _) in _STREAMS.items()
+        }
+        self._subscriptions: dict[bytes, _Subscription] = {}
+        self._undelivered: list[jetstream.Consumer] = []
+        self._pulls: set[asyncio.TimerHandle] = set()
+        self._transport: asyncio.Transport | None = None
+        self._closed = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._delivering = asyncio.Lock()
+        self._stalled: Publish | None = None
+        self._reserved: int | None = None
+        self._authorized = False
+        self._verbose = False
+        self._cut = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait_closed(self) -> None:
+        await self._closed.wait()
+
+    def cut(self, reason: str) -> None:
+        """Says why, and closes. A client that does not read is not waited for."""
+        if self._cut or self._transport is None:
+            return
+        self._cut = True
+        self._write(b"-ERR '%b'\r\n" % reason.encode())
+        self._transport.close()
+        self._set_timer(LINGER, self._transport.abort)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._set_timer(AUTH_TIMEOUT, lambda: self.cut("Authentication Timeout"))
+        information = {
+            "server_id": "FLOWGATEWAY",
+            "server_name": "flow-gateway",
+            "version": SERVER_VERSION,
+            "proto": 1,
+            "host": "127.0.0.1",
+            "port": 4222,
+            "headers": True,
+            "auth_required": True,
+            "jetstream": True,
+            "max_payload": self._max_payload,
+            "client_id": 1,
+        }
+        self._write(b"INFO %b \r\n" % json.dumps(information).encode())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cut = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for pull in self._pulls:
+            pull.cancel()
+        self._release_reserved()
+        if self._stalled is not None:
+            # Complete when it came: it counts, although the client did not wait for the answer.
+            operation, self._stalled = self._stalled, None
+            self._room.hold(len(operation.body))
+            self._publish(operation, len(operation.body))
+        self._writable.set()
+        self._closed.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self._cut:
+            return
+        self._room.spend_bytes(len(data))
+        self._parser.feed(data)
+        self._proceed()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        self._proceed()
+
+    # Reading
+
+    def _proceed(self) -> None:
+        """Handles what is in the buffer, as far as the container may go on; reads on only when all is handled."""
+        while not self._cut:
+            if not self._writable.is_set():
+                return self._pause()
+            operation: Operation | None = self._stalled
+            if operation is None:
+                if not self._room.spend_operation():
+                    return self._pause_until_room()
+                operation = self._parser.next_operation()
+            if operation is None:
+                return self._await_more()
+            if isinstance(operation, Publish) and not self._hold(operation):
+                self._stalled = operation
+                return self._pause_until_room()
+            self._stalled = None
+            self._handle(operation)
+        return None
+
+    def _await_more(self) -> None:
+        size = self._parser.announced_bytes
+        if not self._authorized and max(size, self._parser.buffered_bytes) > MAX_CONTROL_LINE_BYTES:
+            return self.cut(_UNAUTHORIZED)
+        if size >= RESERVE_FROM_BYTES and self._reserved is None:
+            if not self._room.may_hold(size):
+                return self._pause_until_room()
+            self._room.hold(size)
+            self._reserved = size
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+        return None
+
+    def _hold(self, operation: Publish) -> bool:
+        """Takes room for a complete message, unless it was reserved while the message was received."""
+        if self._reserved is None:
+            if not self._room.may_hold(len(operation.body)):
+                return False
+            self._reserved = len(operation.body)
+            self._room.hold(self._reserved)
+        return True
+
+    def _release_reserved(self) -> None:
+        if self._reserved is not None:
+            reserved, self._reserved = self._reserved, None
+            self._room.release(reserved)
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _pause_until_room(self) -> None:
+        self._pause()
+        self._room.wait(self._proceed)
+
+    # Operations
+
+    def _handle(self, operation: Operation) -> None:
+        match operation:
+            case Violation():
+                self.cut(operation.reason)
+            case Connect() if not self._authorized:
+                self._connect(operation.options)
+            case _ if not self._authorized:
+                self._release_reserved()
+                self.cut(_UNAUTHORIZED)
+            case Publish():
+                held, self._reserved = self._reserved, None
+                self._publish(operation, held or 0)
+            case Subscribe():
+                self._subscribe(operation)
+            case Unsubscribe():
+                self._unsubscribe(operation)
+            case Ping():
+                self._write(b"PONG\r\n")
+            case Pong():
+                pass
+            case Connect():
+                self.cut("Unknown Protocol Operation")
+
+    def _connect(self, options: dict[str, Any]) -> None:
+        offered = [options.get(field) for field in ("auth_token", "pass", "user")]
+        if not any(isinstance(token, str) and token and self._session.check(token) for token in offered):
+            return self.cut(_UNAUTHORIZED)
+        self._authorized = True
+        self._verbose = options.get("verbose") is True
+        self._acknowledge()
+        if self._timer is not None:
+            self._timer.cancel()
+        return None
+
+    def _subscribe(self, operation: Subscribe) -> None:
+        if not operation.subject.startswith(jetstream.INBOX):
+            return self._deny("Subscription to", operation.subject)
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            return self.cut("maximum subscriptions exceeded")
+        self._subscriptions[operation.subscription_id] = _Subscription(operation.subject.split(b"."))
+        self._acknowledge()
+        waiting, self._undelivered = self._undelivered, []
+        for consumer in waiting:
+            self._push(consumer)
+        return None
+
+    def _unsubscribe(self, operation: Unsubscribe) -> None:
+        subscription = self._subscriptions.get(operation.subscription_id)
+        if subscription is not None:
+            subscription.after = operation.after
+            if operation.after <= subscription.delivered:
+                del self._subscriptions[operation.subscription_id]
+        self._acknowledge()
+
+    def _publish(self, operation: Publish, held: int) -> None:
+        subject, reply = operation.subject, operation.reply
+        kind = self._kinds.get(subject)
+        if kind is not None and (not reply or reply.startswith(jetstream.INBOX)):
+            self._acknowledge()
+            return self._start(self._store(kind, operation.body, reply, held))
+        self._room.release(held)
+        if reply and not reply.startswith(jetstream.INBOX):
+            return self._deny("Publish with Reply of", reply)
+        if subject.startswith(jetstream.ACKNOWLEDGE):
+            self._acknowledge()
+            return self._input_acknowledged(subject, operation.body, reply)
+        if subject.startswith(jetstream.API):
+            self._acknowledge()
+            return self._call(subject, operation.body, reply)
+        self._deny("Publish to", subject)
+        return self._answer(reply, jetstream.refused(f"publish to {_text(subject)}"))
+
+    async def _store(self, kind: MessageKind, body: bytes, reply: bytes, held: int) -> None:
+        try:
+            sequence = await self._session.publish(kind, body)
+            document: dict[str, Any] = {"stream": _STREAMS[kind][1], "seq": sequence}
+        except FlowError as error:
+            _log.info("message of a container refused", extra=self._fields(kind=kind, reason=error.message))
+            document = jetstream.error_document(error.http_status, 10077, error.message)
+        finally:
+            self._room.release(held)
+        self._answer(reply, jetstream.Answer(document))
+
+    def _call(self, subject: bytes, body: bytes, reply: bytes) -> None:
+        outcome = self._stream.call(_text(subject[len(jetstream.API) :]), body)
+        match outcome:
+            case jetstream.Answer():
+                self._answer(reply, outcome)
+            case jetstream.Deliver():
+                self._answer(reply, jetstream.Answer(outcome.document))
+                self._push(outcome.consumer)
+            case jetstream.Pull():
+                self._pull(outcome, reply)
+            case jetstream.DirectGet():
+                self._start(self._direct_get(reply))
+
+    # Input
+
+    def _push(self, consumer: jetstream.Consumer) -> None:
+        if consumer.delivered or self._stream.consumers.get(consumer.name) is not consumer:
+            return
+        if self._subscription_for(consumer.deliver) is None:
+            # Clients subscribe after they have made the consumer.
+            self._undelivered = [known for known in self._undelivered if known.name != consumer.name]
+            self._undelivered.append(consumer)
+            return
+        consumer.delivered = True
+        self._start(self._deliver(consumer, consumer.deliver))
+
+    def _pull(self, pull: jetstream.Pull, reply: bytes) -> None:
+        if not pull.consumer.delivered:
+            pull.consumer.delivered = True
+            self._start(self._deliver(pull.consumer, reply))
+            if pull.batch <= 1:
+                return
+        if pull.expires <= 0 or len(self._pulls) >= MAX_PULLS:
+            self._send(reply, b"", status=b"404 No Messages")
+            return
+        handle = asyncio.get_running_loop().call_later(pull.expires, lambda: self._pull_expired(handle, reply))
+        self._pulls.add(handle)
+
+    def _pull_expired(self, handle: asyncio.TimerHandle, reply: bytes) -> None:
+        self._pulls.discard(handle)
+        self._send(reply, b"", status=b"408 Request Timeout")
+
+    def _input_acknowledged(self, subject: bytes, body: bytes, reply: bytes) -> None:
+        if reply:
+            self._send(reply, b"")
+        consumer = self._stream.acknowledged(subject, body)
+        if consumer is not None and consumer.deliver:
+            self._push(consumer)
+
+    async def _deliver(self, consumer: jetstream.Consumer, to: bytes) -> None:
+        acknowledgement = self._stream.acknowledgement_subject(consumer, self._nanoseconds())
+        await self._send_input(to, named=self._input_subject, reply=acknowledgement)
+
+    async def _direct_get(self, to: bytes) -> None:
+        headers = b"\r\nNats-Stream: %b\r\nNats-Subject: %b\r\nNats-Sequence: 1\r\nNats-Time-Stamp: %b" % (
+            subjects.STREAM_INPUT.encode(),
+            self._input_subject,
+            self._clock.now().isoformat().replace("+00:00", "Z").encode(),
+        )
+        await self._send_input(to, named=to, status=headers)
+
+    async def _send_input(self, to: bytes, *, named: bytes, reply: bytes = b"", status: bytes = b"") -> None:
+        # One at a time, and only when the container has read the one before: inputs are large.
+        async with self._delivering:
+            await self._writable.wait()
+            if self._cut:
+                return
+            try:
+                body = await self._session.input()
+            except FlowError as error:
+                _log.warning("input of a container is not there", extra=self._fields(reason=error.message))
+                self._send(to, b"", status=b" 404 Message Not Found")
+                return
+            self._send(to, body, named=named, reply=reply, status=status)
+
+    # Writing
+
+    def _subscription_for(self, subject: bytes) -> bytes | None:
+        """The first matching subscription only: a container with many overlapping ones must not multiply its input."""
+        tokens = subject.split(b".")
+        for subscription_id, subscription in self._subscriptions.items():
+            if subscription.matches(tokens):
+                return subscription_id
+        return None
+
+    def _send(self, to: bytes, body: bytes, *, named: bytes = b"", reply: bytes = b"", status: bytes = b"") -> None:
+        """Sends a message to whoever of this connection subscribes to `to`; nobody else can.
+
+        Args:
+            named: The subject shown, if not `to`: JetStream shows the stored message's own.
+            status: Follows `NATS/1.0` in the header block; without it there is none.
+        """
+        subscription_id = self._subscription_for(to) if to else None
+        if subscription_id is None:
+            return
+        subscription = self._subscriptions[subscription_id]
+        subscription.delivered += 1
+        if subscription.after and subscription.delivered >= subscription.after:
+            del self._subscriptions[subscription_id]
+        head = b"%b %b%b" % (named or to, subscription_id, b" " + reply if reply else b"")
+        if not status:
+            self._write(b"MSG %b %d\r\n" % (head, len(body)), body, b"\r\n")
+            return
+        headers = b"NATS/1.0%b%b\r\n\r\n" % (b"" if status[:1] in {b" ", b"\r"} else b" ", status)
+        self._write(b"HMSG %b %d %d\r\n" % (head, len(headers), len(headers) + len(body)), headers, body, b"\r\n")
+
+    def _answer(self, reply: bytes, answer: jetstream.Answer) -> None:
+        self._send(reply, json.dumps(answer.document).encode())
+
+    def _deny(self, what: str, subject: bytes) -> None:
+        _log.info("container refused", extra=self._fields(what=what, subject=_text(subject)))
+        self._write(b"-ERR 'Permissions Violation for %b \"%b\"'\r\n" % (what.encode(), subject.replace(b"'", b"")))
+
+    def _acknowledge(self) -> None:
+        if self._verbose:
+            self._write(b"+OK\r\n")
+
+    def _write(self, *parts: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(parts)
+
+    def _set_timer(self, delay: float, action: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay, action)
+
+    def _nanoseconds(self) -> int:
+        return int(self._clock.now().timestamp() * 1e9)
+
+    def _fields(self, **more: str) -> dict[str, str]:
+        return {"execution_id": self._session.execution_id, **more}
+
+
+def _text(subject: bytes) -> str:
+    return subject.decode("ascii", "replace")
