@@ -2,7 +2,7 @@
 
     from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 
-    sandbox = NamespacesSandbox(cache_dir, pool_size=8, max_templates=8)     # the port flow_platform.sandbox.base.Sandbox
+    sandbox = NamespacesSandbox(cache_dir, pool_size=8, max_templates=8)  # is a flow_platform.sandbox.base.Sandbox
     await sandbox.open()
 
 This package imports nothing by itself: parts of it are copied into the runtime root and run inside the jail.

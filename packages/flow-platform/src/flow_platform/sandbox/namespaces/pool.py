@@ -1,0 +1,271 @@
+"""One tenant's template on the host's side, and its sealed containers that wait for work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from flow_platform.domain.errors import SandboxUnavailable
+from flow_platform.sandbox.namespaces.container import NamespacesContainer, Surroundings
+from flow_platform.sandbox.namespaces.identity import Identity
+from flow_platform.sandbox.namespaces.jail_process import JailProcess
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS: Final = 30.0  # A template takes 0.3 s on an idle machine.
+_REFILL_PAUSE_SECONDS: Final = 0.003  # Work that has just come goes first.
+_REFILL_AT_ONCE: Final = 2  # As many as there are cores on a small machine.
+
+_numbers = itertools.count(1)
+
+
+class Template:
+    """A running template process."""
+
+    def __init__(self, jail: JailProcess, surroundings: Surroundings, identity: Identity) -> None:
+        self._jail = jail
+        self._around = surroundings
+        self._identity = identity
+        self._containers: dict[int, NamespacesContainer] = {}
+        self._made_at = time.monotonic()
+        self._made = 0
+        self.is_lost = False
+        surroundings.loop.add_reader(jail.control.fileno(), self._on_message)
+
+    @property
+    def age_seconds(self) -> float:
+        return time.monotonic() - self._made_at
+
+    @property
+    def made(self) -> int:
+        return self._made
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._containers
+
+    async def make(self) -> NamespacesContainer:
+        """A new sealed container."""
+        if self.is_lost:
+            raise SandboxUnavailable("the template has ended")
+        number = next(_numbers)
+        container = NamespacesContainer(number, self._around, self._forget)
+        self._containers[number] = container
+        self._made += 1
+        try:
+            request = {"new": number, "user": self._identity.user_of(number)}
+            self._jail.send(request, container.take_their_ends())
+        except SandboxUnavailable:
+            container.close_their_ends()
+            container.on_lost()
+            await container.wait()
+            raise
+        container.close_their_ends()
+        try:
+            await container.wait_sealed()
+        except BaseException:
+            await container.end()
+            raise
+        return container
+
+    async def close(self) -> None:
+        """Ends the template with all its containers."""
+        if not self.is_lost:
+            self._around.loop.remove_reader(self._jail.control.fileno())
+            self.is_lost = True
+        await self._jail.close()
+        for container in list(self._containers.values()):
+            container.on_lost()
+            await container.wait()
+
+    def _on_message(self) -> None:
+        while True:
+            try:
+                message = self._jail.control.recv(4096)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._on_lost()
+                return
+            report: dict[str, Any] = json.loads(message)
+            container = self._containers.get(report["exit"])
+            if container is not None:
+                container.on_exit(report)
+
+    def _on_lost(self) -> None:
+        logger.error("a template ended unexpectedly", extra={"last_words": self._jail.last_words()})
+        self._around.loop.remove_reader(self._jail.control.fileno())
+        self.is_lost = True
+        for container in list(self._containers.values()):
+            container.on_lost()
+
+    def _forget(self, container: NamespacesContainer) -> None:
+        self._containers.pop(container.number, None)
+
+
+class Pool:
+    """The containers of one spec. Renews its template by age and by the number of its forks.
+
+    All forks of a template share its memory layout and hash seed; a renewed one has new ones.
+    """
+
+    def __init__(
+        self,
+        start_template: Callable[[], Awaitable[Template]],
+        *,
+        size: int,
+        max_age_seconds: float,
+        max_forks: int,
+    ) -> None:
+        self._start_template = start_template
+        self._size = size
+        self._max_age_seconds = max_age_seconds
+        self._max_forks = max_forks
+        self._template: Template | None = None
+        self._starting: asyncio.Task[Template] | None = None
+        self._retired: list[Template] = []
+        self._waiting: deque[NamespacesContainer] = deque()
+        self._filling = 0
+        self._cold = 0
+        self._refill_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
+        self.used_at = time.monotonic()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_idle(self) -> bool:
+        """No container is out in use."""
+        templates = [*self._retired, *([self._template] if self._template else [])]
+        in_use = sum(len(template._containers) for template in templates)  # noqa: SLF001
+        return in_use == len(self._waiting) and not self._filling and not self._cold
+
+    async def warm(self) -> None:
+        await self._current()
+        self._schedule_refill()
+
+    async def acquire(self) -> NamespacesContainer:
+        """The container that waits longest, or a new one."""
+        self.used_at = time.monotonic()
+        while self._waiting:
+            container = self._waiting.popleft()
+            if container.is_alive:
+                self._schedule_refill()
+                return container
+            await container.wait()
+        self._cold += 1
+        try:
+            template = await self._current()
+            return await template.make()
+        finally:
+            self._cold -= 1
+            self._schedule_refill()
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._refill_timer is not None:
+            self._refill_timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._starting is not None:
+            with contextlib.suppress(SandboxUnavailable, asyncio.CancelledError):
+                self._template = await self._starting
+        for template in [*self._retired, *([self._template] if self._template else [])]:
+            await template.close()
+        self._retired.clear()
+        self._template = None
+        self._waiting.clear()
+
+    async def _current(self) -> Template:
+        """The template that serves; starts one when there is none. Several callers share one start."""
+        if self._template is not None and not self._template.is_lost:
+            return self._template
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start_template())
+        starting = self._starting
+        try:
+            template = await asyncio.shield(starting)
+        finally:
+            if self._starting is starting and starting.done():
+                self._starting = None
+        self._template = template
+        return template
+
+    def _schedule_refill(self) -> None:
+        if self._is_closed or self._refill_timer is not None:
+            return
+        if len(self._waiting) + self._filling >= self._size:
+            return
+        loop = asyncio.get_running_loop()
+        # Below the low-water mark at once, else when the work that has just come has had its start.
+        pause = 0.0 if len(self._waiting) < max(1, self._size // 4) else _REFILL_PAUSE_SECONDS
+        self._refill_timer = loop.call_later(pause, self._refill)
+
+    def _refill(self) -> None:
+        self._refill_timer = None
+        while (
+            not self._is_closed
+            and self._cold == 0
+            and self._filling < _REFILL_AT_ONCE
+            and len(self._waiting) + self._filling < self._size
+        ):
+            self._filling += 1
+            self._run(self._fill_one())
+
+    async def _fill_one(self) -> None:
+        try:
+            await self._renew_if_old()
+            container = await (await self._current()).make()
+        except SandboxUnavailable as exc:
+            logger.warning("a waiting container could not be made", extra={"reason": exc.message})
+            return
+        finally:
+            self._filling -= 1
+        if self._is_closed:
+            await container.end()
+            return
+        self._waiting.append(container)
+        self._schedule_refill()
+
+    async def _renew_if_old(self) -> None:
+        old = self._template
+        if old is None or old.is_lost or self._starting is not None:
+            return
+        if old.age_seconds < self._max_age_seconds and old.made < self._max_forks:
+            return
+        self._starting = asyncio.ensure_future(self._start_template())
+        try:
+            self._template = await asyncio.shield(self._starting)
+        finally:
+            self._starting = None
+        self._retired.append(old)
+        self._run(self._retire(old))
+
+    async def _retire(self, old: Template) -> None:
+        """Closes an old template once its last container has ended; its waiting ones are ended now."""
+        stale = [container for container in self._waiting if container in old._containers.values()]  # noqa: SLF001
+        for container in stale:
+            self._waiting.remove(container)
+            await container.end()
+        for container in list(old._containers.values()):  # noqa: SLF001
+            await container.wait()
+        self._retired.remove(old)
+        await old.close()
+
+    def _run(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
