@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flow_platform.bus.gateway_connection import GatewayConnection
-from flow_platform.bus.gateway_limits import END_GRACE, END_TIMEOUT, MAX_CONNECTIONS, MAX_PAYLOAD_BYTES, Room
+from flow_platform.bus.gateway_limits import END_GRACE, END_POLL, END_TIMEOUT, MAX_CONNECTIONS, MAX_PAYLOAD_BYTES, Room
 from flow_platform.bus.sessions import GatewaySession
 from flow_platform.domain.clock import Clock, SystemClock
 
@@ -64,22 +64,22 @@ class Gateway:
         self._start(attached, self._serve(accepted, attached))
 
     async def end(self, session: GatewaySession) -> None:
-        """Ends the session's connections. When it returns, nothing more is published for the session.
+        """Cuts the session's connections. When it returns, nothing more is published for the session.
 
-        Call it when the container has ended: what it had sent before is read and stored first. Connections that are
-        still open after `END_GRACE` are cut; what then is not stored within `END_TIMEOUT` is given up.
+        What the container had sent until now is read and stored first, within `END_GRACE` and `END_TIMEOUT`.
         """
         attached = self._attached.get(id(session))
         if attached is None:
             return
         loop = asyncio.get_running_loop()
         cut_at, deadline = loop.time() + END_GRACE, loop.time() + END_TIMEOUT
+        # No event tells that a socket's buffer in the kernel is empty.
+        while loop.time() < cut_at and not all(each.is_idle for each in attached.connections):  # noqa: ASYNC110
+            await asyncio.sleep(END_POLL)
+        for connection in list(attached.connections):
+            connection.cut(_ENDED, linger=0.0)
         while attached.tasks and loop.time() < deadline:
-            until = cut_at if loop.time() < cut_at else deadline
-            await asyncio.wait(attached.tasks, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-            if loop.time() >= cut_at:
-                for connection in list(attached.connections):
-                    connection.cut(_ENDED)
+            await asyncio.wait(attached.tasks, timeout=deadline - loop.time())
         late = list(attached.tasks)
         for task in late:
             task.cancel()

@@ -8,16 +8,20 @@ answers) reading pauses; nothing is queued on its behalf beyond the parser's buf
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import logging
+import termios
+from array import array
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from flow_sdk.wire import subjects
 
 from flow_platform.bus import gateway_jetstream as jetstream
 from flow_platform.bus.gateway_limits import AUTH_TIMEOUT, MAX_PULLS, MAX_SUBSCRIPTIONS, Room
+from flow_platform.bus.gateway_outbox import Outbox, Subscription
 from flow_platform.bus.gateway_protocol import (
     MAX_CONTROL_LINE_BYTES,
     Connect,
@@ -50,21 +54,6 @@ _STREAMS: Final[dict[MessageKind, tuple[str, str]]] = {
 _UNAUTHORIZED: Final = "Authorization Violation"
 
 
-@dataclass(slots=True)
-class _Subscription:
-    pattern: list[bytes]
-    delivered: int = 0
-    after: int = 0
-
-    def matches(self, tokens: list[bytes]) -> bool:
-        for position, wanted in enumerate(self.pattern):
-            if wanted == b">":
-                return len(tokens) > position
-            if position >= len(tokens) or wanted not in {b"*", tokens[position]}:
-                return False
-        return len(tokens) == len(self.pattern)
-
-
 class GatewayConnection(asyncio.Protocol):
     """Args:
     start: Runs work of the session that outlives the connection: what was received completely is stored.
@@ -90,7 +79,6 @@ class GatewayConnection(asyncio.Protocol):
         self._kinds: dict[bytes, MessageKind] = {
             f"{prefix}.{session.execution_id}".encode(): kind for kind, (prefix, _) in _STREAMS.items()
         }
-        self._subscriptions: dict[bytes, _Subscription] = {}
         self._undelivered: list[jetstream.Consumer] = []
         self._pulls: set[asyncio.TimerHandle] = set()
         self._transport: asyncio.Transport | None = None
@@ -101,26 +89,42 @@ class GatewayConnection(asyncio.Protocol):
         self._stalled: Publish | None = None
         self._reserved: int | None = None
         self._authorized = False
-        self._verbose = False
+        self._out = Outbox()
         self._cut = False
+        self._blocked = False
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait_closed(self) -> None:
         await self._closed.wait()
 
-    def cut(self, reason: str) -> None:
-        """Says why, and closes. A client that does not read is not waited for."""
-        if self._cut or self._transport is None:
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that the container has sent so far has been handled."""
+        if self._transport is None or self._blocked:
+            return self._cut
+        unread = array("i", [0])
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # Closed meanwhile: nothing is unread.
+            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
+        return unread[0] == 0
+
+    def cut(self, reason: str, linger: float = LINGER) -> None:
+        """Says why, and closes. A client that does not read is waited for `linger` seconds."""
+        if self._transport is None:
             return
-        self._cut = True
-        self._write(b"-ERR '%b'\r\n" % reason.encode())
-        self._transport.close()
-        self._set_timer(LINGER, self._transport.abort)
+        if not self._cut:
+            self._cut = True
+            self._out.error(reason.encode())
+            self._transport.close()
+        if linger > 0:
+            self._set_timer(linger, self._transport.abort)
+        elif self._transport.get_write_buffer_size():
+            self._transport.abort()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._out.open(self._transport)
         self._set_timer(AUTH_TIMEOUT, lambda: self.cut("Authentication Timeout"))
         information = {
             "server_id": "FLOWGATEWAY",
@@ -135,7 +139,7 @@ class GatewayConnection(asyncio.Protocol):
             "max_payload": self._max_payload,
             "client_id": 1,
         }
-        self._write(b"INFO %b \r\n" % json.dumps(information).encode())
+        self._out.write(b"INFO %b \r\n" % json.dumps(information).encode())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cut = True
@@ -197,6 +201,7 @@ class GatewayConnection(asyncio.Protocol):
                 return self._pause_until_room()
             self._room.hold(size)
             self._reserved = size
+        self._blocked = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
         return None
@@ -216,6 +221,7 @@ class GatewayConnection(asyncio.Protocol):
             self._room.release(reserved)
 
     def _pause(self) -> None:
+        self._blocked = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -242,7 +248,7 @@ class GatewayConnection(asyncio.Protocol):
             case Unsubscribe():
                 self._unsubscribe(operation)
             case Ping():
-                self._write(b"PONG\r\n")
+                self._out.write(b"PONG\r\n")
             case Pong():
                 pass
             case Connect():
@@ -250,11 +256,12 @@ class GatewayConnection(asyncio.Protocol):
 
     def _connect(self, options: dict[str, Any]) -> None:
         offered = [options.get(field) for field in ("auth_token", "pass", "user")]
-        if not any(isinstance(token, str) and token and self._session.check(token) for token in offered):
+        tokens = [token for token in offered if isinstance(token, str) and token and token.isascii()]
+        if not any(self._session.check(token) for token in tokens):
             return self.cut(_UNAUTHORIZED)
         self._authorized = True
-        self._verbose = options.get("verbose") is True
-        self._acknowledge()
+        self._out.verbose = options.get("verbose") is True
+        self._out.acknowledge()
         if self._timer is not None:
             self._timer.cancel()
         return None
@@ -262,40 +269,40 @@ class GatewayConnection(asyncio.Protocol):
     def _subscribe(self, operation: Subscribe) -> None:
         if not operation.subject.startswith(jetstream.INBOX):
             return self._deny("Subscription to", operation.subject)
-        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+        if len(self._out.subscriptions) >= MAX_SUBSCRIPTIONS:
             return self.cut("maximum subscriptions exceeded")
-        self._subscriptions[operation.subscription_id] = _Subscription(operation.subject.split(b"."))
-        self._acknowledge()
+        self._out.subscriptions[operation.subscription_id] = Subscription(operation.subject.split(b"."))
+        self._out.acknowledge()
         waiting, self._undelivered = self._undelivered, []
         for consumer in waiting:
             self._push(consumer)
         return None
 
     def _unsubscribe(self, operation: Unsubscribe) -> None:
-        subscription = self._subscriptions.get(operation.subscription_id)
+        subscription = self._out.subscriptions.get(operation.subscription_id)
         if subscription is not None:
             subscription.after = operation.after
             if operation.after <= subscription.delivered:
-                del self._subscriptions[operation.subscription_id]
-        self._acknowledge()
+                del self._out.subscriptions[operation.subscription_id]
+        self._out.acknowledge()
 
     def _publish(self, operation: Publish, held: int) -> None:
         subject, reply = operation.subject, operation.reply
         kind = self._kinds.get(subject)
         if kind is not None and (not reply or reply.startswith(jetstream.INBOX)):
-            self._acknowledge()
+            self._out.acknowledge()
             return self._start(self._store(kind, operation.body, reply, held))
         self._room.release(held)
         if reply and not reply.startswith(jetstream.INBOX):
             return self._deny("Publish with Reply of", reply)
         if subject.startswith(jetstream.ACKNOWLEDGE):
-            self._acknowledge()
+            self._out.acknowledge()
             return self._input_acknowledged(subject, operation.body, reply)
         if subject.startswith(jetstream.API):
-            self._acknowledge()
+            self._out.acknowledge()
             return self._call(subject, operation.body, reply)
         self._deny("Publish to", subject)
-        return self._answer(reply, jetstream.refused(f"publish to {_text(subject)}"))
+        return self._out.answer(reply, jetstream.refused(f"publish to {_text(subject)}").document)
 
     async def _store(self, kind: MessageKind, body: bytes, reply: bytes, held: int) -> None:
         try:
@@ -306,18 +313,18 @@ class GatewayConnection(asyncio.Protocol):
             document = jetstream.error_document(error.http_status, 10077, error.message)
         finally:
             self._room.release(held)
-        self._answer(reply, jetstream.Answer(document))
+        self._out.answer(reply, document)
 
     def _call(self, subject: bytes, body: bytes, reply: bytes) -> None:
         outcome = self._stream.call(_text(subject[len(jetstream.API) :]), body)
         match outcome:
             case jetstream.Answer():
-                self._answer(reply, outcome)
+                self._out.answer(reply, outcome.document)
             case jetstream.Deliver():
-                self._answer(reply, jetstream.Answer(outcome.document))
+                self._out.answer(reply, outcome.document)
                 self._push(outcome.consumer)
             case jetstream.Pull():
-                self._pull(outcome, reply)
+                self._start(self._pull(outcome, reply))
             case jetstream.DirectGet():
                 self._start(self._direct_get(reply))
 
@@ -326,7 +333,7 @@ class GatewayConnection(asyncio.Protocol):
     def _push(self, consumer: jetstream.Consumer) -> None:
         if consumer.delivered or self._stream.consumers.get(consumer.name) is not consumer:
             return
-        if self._subscription_for(consumer.deliver) is None:
+        if self._out.subscription_for(consumer.deliver) is None:
             # Clients subscribe after they have made the consumer.
             self._undelivered = [known for known in self._undelivered if known.name != consumer.name]
             self._undelivered.append(consumer)
@@ -334,25 +341,25 @@ class GatewayConnection(asyncio.Protocol):
         consumer.delivered = True
         self._start(self._deliver(consumer, consumer.deliver))
 
-    def _pull(self, pull: jetstream.Pull, reply: bytes) -> None:
+    async def _pull(self, pull: jetstream.Pull, reply: bytes) -> None:
         if not pull.consumer.delivered:
             pull.consumer.delivered = True
-            self._start(self._deliver(pull.consumer, reply))
+            await self._deliver(pull.consumer, reply)
             if pull.batch <= 1:
                 return
         if pull.expires <= 0 or len(self._pulls) >= MAX_PULLS:
-            self._send(reply, b"", status=b"404 No Messages")
-            return
-        handle = asyncio.get_running_loop().call_later(pull.expires, lambda: self._pull_expired(handle, reply))
-        self._pulls.add(handle)
+            self._out.send(reply, b"", status=b"404 No Messages")
+        elif not self._cut:
+            handle = asyncio.get_running_loop().call_later(pull.expires, lambda: self._pull_expired(handle, reply))
+            self._pulls.add(handle)
 
     def _pull_expired(self, handle: asyncio.TimerHandle, reply: bytes) -> None:
         self._pulls.discard(handle)
-        self._send(reply, b"", status=b"408 Request Timeout")
+        self._out.send(reply, b"", status=b"408 Request Timeout")
 
     def _input_acknowledged(self, subject: bytes, body: bytes, reply: bytes) -> None:
         if reply:
-            self._send(reply, b"")
+            self._out.send(reply, b"")
         consumer = self._stream.acknowledged(subject, body)
         if consumer is not None and consumer.deliver:
             self._push(consumer)
@@ -379,55 +386,13 @@ class GatewayConnection(asyncio.Protocol):
                 body = await self._session.input()
             except FlowError as error:
                 _log.warning("input of a container is not there", extra=self._fields(reason=error.message))
-                self._send(to, b"", status=b" 404 Message Not Found")
+                self._out.send(to, b"", status=b" 404 Message Not Found")
                 return
-            self._send(to, body, named=named, reply=reply, status=status)
-
-    # Writing
-
-    def _subscription_for(self, subject: bytes) -> bytes | None:
-        """The first matching subscription only: a container with many overlapping ones must not multiply its input."""
-        tokens = subject.split(b".")
-        for subscription_id, subscription in self._subscriptions.items():
-            if subscription.matches(tokens):
-                return subscription_id
-        return None
-
-    def _send(self, to: bytes, body: bytes, *, named: bytes = b"", reply: bytes = b"", status: bytes = b"") -> None:
-        """Sends a message to whoever of this connection subscribes to `to`; nobody else can.
-
-        Args:
-            named: The subject shown, if not `to`: JetStream shows the stored message's own.
-            status: Follows `NATS/1.0` in the header block; without it there is none.
-        """
-        subscription_id = self._subscription_for(to) if to else None
-        if subscription_id is None:
-            return
-        subscription = self._subscriptions[subscription_id]
-        subscription.delivered += 1
-        if subscription.after and subscription.delivered >= subscription.after:
-            del self._subscriptions[subscription_id]
-        head = b"%b %b%b" % (named or to, subscription_id, b" " + reply if reply else b"")
-        if not status:
-            self._write(b"MSG %b %d\r\n" % (head, len(body)), body, b"\r\n")
-            return
-        headers = b"NATS/1.0%b%b\r\n\r\n" % (b"" if status[:1] in {b" ", b"\r"} else b" ", status)
-        self._write(b"HMSG %b %d %d\r\n" % (head, len(headers), len(headers) + len(body)), headers, body, b"\r\n")
-
-    def _answer(self, reply: bytes, answer: jetstream.Answer) -> None:
-        self._send(reply, json.dumps(answer.document).encode())
+            self._out.send(to, body, named=named, reply=reply, status=status)
 
     def _deny(self, what: str, subject: bytes) -> None:
         _log.info("container refused", extra=self._fields(what=what, subject=_text(subject)))
-        self._write(b"-ERR 'Permissions Violation for %b \"%b\"'\r\n" % (what.encode(), subject.replace(b"'", b"")))
-
-    def _acknowledge(self) -> None:
-        if self._verbose:
-            self._write(b"+OK\r\n")
-
-    def _write(self, *parts: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(parts)
+        self._out.error(b'Permissions Violation for %b "%b"' % (what.encode(), subject))
 
     def _set_timer(self, delay: float, action: Callable[[], None]) -> None:
         if self._timer is not None:

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from flow_sdk.wire import subjects
 
-from flow_platform.bus.gateway_limits import MAX_CONSUMERS
+from flow_platform.bus.gateway_limits import MAX_CONSUMERS, MAX_REQUEST_BYTES
 
 API: Final = b"$JS.API."
 ACKNOWLEDGE: Final = f"$JS.ACK.{subjects.STREAM_INPUT}.".encode()
@@ -88,6 +88,8 @@ class InputStream:
     def call(self, subject: str, body: bytes) -> Outcome:
         """Answers one request; `subject` is what follows `$JS.API.`."""
         stream = subjects.STREAM_INPUT
+        if len(body) > MAX_REQUEST_BYTES:
+            return _error(400, 10025, f"a request of {len(body)!r} bytes: expected at most {MAX_REQUEST_BYTES!r}")
         match subject.split("."):
             case ["STREAM", "NAMES"]:
                 return self._names(body)
@@ -157,7 +159,7 @@ class InputStream:
             "stream_name": subjects.STREAM_INPUT,
             "name": consumer.name,
             "created": _EPOCH,
-            "config": {**consumer.config, "name": consumer.name},
+            "config": {**_plain(consumer.config), "name": consumer.name},
             "delivered": position,
             "ack_floor": position,
             "num_ack_pending": 0,
@@ -192,6 +194,11 @@ def _decoded(body: bytes) -> dict[str, Any]:
         return _as_object(json.loads(body) if body else {}) or {}
     except (ValueError, RecursionError):
         return {}
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """What a client wants to see again of its configuration. Nested values are left out: nobody needs them."""
+    return {key: value for key, value in config.items() if isinstance(value, str | int | float | None)}
 
 
 def _as_object(value: Any) -> dict[str, Any] | None:

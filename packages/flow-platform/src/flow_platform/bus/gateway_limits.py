@@ -15,12 +15,14 @@ MAX_PAYLOAD_BYTES: Final = (32 << 20) + (1 << 20)
 MAX_CONNECTIONS: Final = 8  # Per session; a client opens one.
 MAX_SUBSCRIPTIONS: Final = 64  # Per connection; nats-py needs two.
 MAX_CONSUMERS: Final = 16  # Per connection; the oldest one goes.
+MAX_REQUEST_BYTES: Final = 64 << 10  # Of a request to the JetStream API; it is parsed as JSON.
 MAX_PULLS: Final = 16  # Pull requests of a connection that wait for a message.
 MAX_IN_FLIGHT: Final = 64  # Messages of a session that are being stored.
 # Bytes of a session's messages that are being received or stored. One of the largest size always fits.
 MAX_HELD_BYTES: Final = MAX_PAYLOAD_BYTES + (4 << 20)
 AUTH_TIMEOUT: Final = 5.0  # seconds from accept to CONNECT.
-END_GRACE: Final = 1.0  # seconds for connections to end by themselves when their container has ended.
+END_GRACE: Final = 1.0  # seconds to read what a container has sent before its session ended.
+END_POLL: Final = 0.002  # seconds between two looks whether that is read; mostly it is at the first.
 END_TIMEOUT: Final = 15.0  # seconds for what is in flight when a session ends; longer than a publish is retried.
 
 TICK: Final = 0.05  # seconds between two refills.
