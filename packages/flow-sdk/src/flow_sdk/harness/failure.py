@@ -56,7 +56,7 @@ def refuse_invalid(code: str, what: str, error: ValidationError) -> Refused:
         {
             "field": ".".join(str(part) for part in problem["loc"]) or what,
             "message": problem["msg"],
-            "value": repr(problem["input"])[:_SHOWN_VALUE_CHARACTERS],
+            "value": "nothing" if problem["type"] == "missing" else repr(problem["input"])[:_SHOWN_VALUE_CHARACTERS],
             "expected": problem["type"],
         }
         for problem in error.errors(include_url=False, include_context=False)

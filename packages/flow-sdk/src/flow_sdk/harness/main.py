@@ -14,8 +14,8 @@ The body of the START frame, which the runner writes:
     output_bytes  the largest RESULT body; a larger one becomes the error `output_too_large`
     examples      inspect only: [{"input", "output"}]
 
-The body of RESULT: {output, usage, messages, state, error}, `error` being null or an ErrorDocument. For inspect `output`
-is {input_schema, output_schema, description}.
+The body of RESULT: {output, usage, messages, state, error}, `error` being null or an ErrorDocument. For inspect the
+`output` is {input_schema, output_schema, description}, and no STARTED comes before it.
 
 Error codes: component_error, invalid_input, invalid_output, output_too_large, syntax_error, entry_point_missing,
 invalid_signature, example_failed, out_of_memory, cancelled (SIGTERM).

@@ -37,7 +37,10 @@ def load_entry_point(code: str, entry_point: str) -> Callable[..., Any]:
         names = sorted(
             name
             for name, value in module.__dict__.items()
-            if isinstance(value, types.FunctionType) and value.__module__ == "component" and not name.startswith("_")
+            if callable(value)
+            and not isinstance(value, type)
+            and getattr(value, "__module__", None) == "component"
+            and not name.startswith("_")
         )
         existing = ", ".join(repr(name) for name in names) or "none"
         raise Refused(

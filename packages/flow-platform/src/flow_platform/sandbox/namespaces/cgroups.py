@@ -298,9 +298,14 @@ class _GroupV1:
 
     def limit(self, limits: Limits) -> None:
         memory = self._paths["memory"]
-        _write(f"{memory}/memory.limit_in_bytes", limits.memory_bytes)
-        with contextlib.suppress(OSError):  # No such file in a kernel without swap accounting.
-            _write(f"{memory}/memory.memsw.limit_in_bytes", limits.memory_bytes)
+        with_swap = f"{memory}/memory.memsw.limit_in_bytes"  # Missing in a kernel without swap accounting.
+        try:
+            _write(f"{memory}/memory.limit_in_bytes", limits.memory_bytes)
+        except OSError:
+            _write(with_swap, limits.memory_bytes)  # It may never be the smaller one, so it goes first on the way up.
+            _write(f"{memory}/memory.limit_in_bytes", limits.memory_bytes)
+        with contextlib.suppress(FileNotFoundError):
+            _write(with_swap, limits.memory_bytes)
         _write(f"{self._paths['pids']}/pids.max", limits.pids)
         _write(f"{self._paths['cpu']}/cpu.cfs_period_us", _PERIOD_MICROSECONDS)
         _write(f"{self._paths['cpu']}/cpu.cfs_quota_us", max(1000, round(limits.cpus * _PERIOD_MICROSECONDS)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 import inspect
 import itertools
 import json
@@ -69,7 +68,7 @@ class CommandRunner:
             if proxy is not None:
                 proxy.cancel()
                 await asyncio.gather(proxy, return_exceptions=True)
-            await jail.close()
+            await jail.close(at_once=True)
             tail.close()
             if group is not None:
                 await loop.run_in_executor(self._threads, group.remove)
@@ -83,7 +82,7 @@ class CommandRunner:
             code = await asyncio.wait_for(jail.wait(), command.timeout_seconds)
         except TimeoutError:
             killed = True
-            code = await jail.close()
+            code = await jail.close(at_once=True)
         await tail.wait_closed()
         usage = group.usage() if group is not None else Usage()
         # The outer process passes on how the inner one ended: its code, or minus the signal in the low byte.
@@ -133,9 +132,14 @@ class CommandRunner:
 
         def create() -> Group:
             group = self._groups.create(f"command{next(_numbers)}")
-            group.limit(limits)
-            with contextlib.suppress(ProcessLookupError):
+            try:
+                group.limit(limits)
                 group.attach(process)
+            except ProcessLookupError:
+                pass  # It has ended already, and said why.
+            except BaseException:
+                group.remove()
+                raise
             return group
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, create)

@@ -46,6 +46,9 @@ _HINTS: Final = (
 )
 
 
+_CLOSE_SECONDS: Final = 2.0
+
+
 class JailProcess:
     """One jail. Its control socket carries one JSON document per packet."""
 
@@ -121,12 +124,14 @@ class JailProcess:
         except BlockingIOError:
             return ""
 
-    async def close(self) -> int:
+    async def close(self, *, at_once: bool = False) -> int:
         """Ends everything in the jail and waits until it is gone."""
-        self.control.close()
-        if self._process.returncode is None:
-            self._process.kill()  # The outer process; the rest follows by PDEATHSIG and the end of process 1.
-        code = await wait_for_exit(self._process)
+        self.control.close()  # The program ends by that, then process 1, and with it everything else.
+        try:
+            code = await asyncio.wait_for(wait_for_exit(self._process), 0.0 if at_once else _CLOSE_SECONDS)
+        except TimeoutError:
+            self._process.kill()  # The outer process; the rest follows by PDEATHSIG.
+            code = await wait_for_exit(self._process)
         if self._words >= 0:
             os.close(self._words)
             self._words = -1
