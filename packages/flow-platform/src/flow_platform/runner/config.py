@@ -33,6 +33,7 @@ class RunnerConfig:
         channel: How containers exchange input and output: over the inherited socket, or by NATS through the gateway.
         cache_dir: Runtime roots, environments and uv's cache. A neutral path: containers can see it in mountinfo.
         pool_size: Sealed containers that wait per template.
+        private_hosts: Hosts besides the package index's that builds may reach at private addresses.
         drain_seconds: How long a graceful stop waits for running attempts.
         ready: Called once, when the runner is registered and asks for work.
     """
@@ -49,4 +50,5 @@ class RunnerConfig:
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     environment_bytes: int = DEFAULT_ENVIRONMENT_BYTES
     parallel_builds: int = 2
+    private_hosts: frozenset[str] = frozenset()
     ready: Callable[[], None] | None = None

@@ -1,0 +1,54 @@
+"""The runner's requests to the engine, typed. Any engine of the queue group may answer each of them."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import pydantic
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import Claim, Claimed, Heartbeat, HeartbeatReply, Register, Registered
+
+from flow_platform.bus.connection import Bus
+from flow_platform.domain import errors
+
+ANSWER_SECONDS: Final = 5.0  # Beyond the time that the engine may hold a claim.
+
+Answer = TypeVar("Answer", bound=pydantic.BaseModel)
+
+
+class EngineLink:
+    """Asks the engine.
+
+    Every method raises `BusUnavailable` when nobody answers, or not understandably: the caller asks again.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def register(self, request: Register) -> Registered:
+        answer = await self._ask(subjects.RUNNER_REGISTER, request, ANSWER_SECONDS)
+        return _parsed(Registered, answer)
+
+    async def claim(self, request: Claim) -> Claimed:
+        """Asks for work; the answer takes up to `hold_seconds` when there is none."""
+        answer = await self._ask(subjects.RUNNER_CLAIM, request, request.hold_seconds + ANSWER_SECONDS)
+        claimed = _parsed(Claimed, answer)
+        if not claimed.reply_object:
+            return claimed
+        try:
+            return _parsed(Claimed, await self._bus.get_object(claimed.reply_object))
+        except errors.NotFound as error:
+            raise errors.BusUnavailable(f"the answer to a claim is gone: {error.message}") from error
+
+    async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
+        return _parsed(HeartbeatReply, await self._ask(subjects.RUNNER_HEARTBEAT, request, ANSWER_SECONDS))
+
+    async def _ask(self, subject: str, request: pydantic.BaseModel, seconds: float) -> bytes:
+        return await self._bus.request(subject, request.model_dump_json().encode(), timeout=seconds)
+
+
+def _parsed(model: type[Answer], body: bytes) -> Answer:
+    try:
+        return model.model_validate_json(body)
+    except pydantic.ValidationError as error:
+        raise errors.BusUnavailable(f"the engine's answer {body[:200]!r} is not a {model.__name__}") from error

@@ -1,0 +1,98 @@
+"""What a component writes to stdout and stderr, as the text of bounded `log` events. Pure.
+
+Bytes come as the pipe gave them: not whole lines, not always text. Decoding is incremental, so a character cut by a
+read is whole again; what is no UTF-8 becomes U+FFFD. A line is bounded, so that an endless one cannot hoard memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Final
+
+from flow_platform.sandbox.base import LogChunk
+
+MAX_LINE_CHARACTERS: Final = 8 << 10  # Longer lines are split: an event must stay readable and cheap to store.
+MAX_EVENT_CHARACTERS: Final = 64 << 10  # Lines of one moment share an event up to here.
+
+
+class _Stream:
+    """One of the two streams: a decoder and the line that is not finished yet."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+
+    def feed(self, data: bytes, *, final: bool = False) -> list[str]:
+        text = self._rest + self._decoder.decode(data, final)
+        lines = text.split("\n")
+        self._rest = lines.pop()
+        if final and self._rest:
+            lines.append(self._rest)
+            self._rest = ""
+        while len(self._rest) > MAX_LINE_CHARACTERS:
+            lines.append(self._rest[:MAX_LINE_CHARACTERS])
+            self._rest = self._rest[MAX_LINE_CHARACTERS:]
+        return [piece for line in lines for piece in _pieces(line)]
+
+
+class LogLines:
+    """Collects chunks, gives back texts for events, and stops at a bound with a marker.
+
+    Args:
+        limit_bytes: Of all text together; what comes later is dropped.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._taken = 0
+        self._is_full = False
+        self._streams: dict[str, _Stream] = {}
+        self._pending: list[tuple[str, str]] = []
+
+    def feed(self, chunk: LogChunk) -> None:
+        if self._is_full:
+            return
+        room = self._limit - self._taken
+        data = chunk.data[:room]
+        self._taken += len(data)
+        self._append(chunk.stream, self._stream(chunk.stream).feed(data))
+        if len(data) < len(chunk.data):
+            self._is_full = True
+            self.finish()
+            self._append(chunk.stream, [f"[log truncated: more than {self._limit} bytes (limits.log_bytes)]"])
+
+    def finish(self) -> None:
+        """Counts the last, unfinished line of each stream as a line."""
+        for name, stream in self._streams.items():
+            self._append(name, stream.feed(b"", final=True))
+
+    def take(self) -> list[tuple[str, str]]:
+        """The texts since the last call, as `(stream, text)` in order; neighbours of one stream are joined."""
+        taken: list[tuple[str, str]] = []
+        lines: list[str] = []
+        current, size = "", 0
+        for name, line in self._pending:
+            if lines and (name != current or size + len(line) > MAX_EVENT_CHARACTERS):
+                taken.append((current, "\n".join(lines)))
+                lines, size = [], 0
+            current = name
+            lines.append(line)
+            size += len(line) + 1
+        if lines:
+            taken.append((current, "\n".join(lines)))
+        self._pending.clear()
+        return taken
+
+    def _stream(self, name: str) -> _Stream:
+        if name not in self._streams:
+            self._streams[name] = _Stream()
+        return self._streams[name]
+
+    def _append(self, name: str, lines: list[str]) -> None:
+        self._pending.extend((name, line) for line in lines)
+
+
+def _pieces(line: str) -> list[str]:
+    if len(line) <= MAX_LINE_CHARACTERS:
+        return [line]
+    return [line[at : at + MAX_LINE_CHARACTERS] for at in range(0, len(line), MAX_LINE_CHARACTERS)]

@@ -1,0 +1,89 @@
+"""The `exec.*` messages of one attempt, in order and each once.
+
+Every message carries the lease epoch: the engine drops what an older attempt still says. Events share one sequence
+with log lines and are published one after the other, so that their order on the stream is the order in which the
+component made them; a publication that the bus did not take is repeated with the same message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any, Final
+
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import Assignment
+
+from flow_platform.bus.connection import Bus
+from flow_platform.domain import errors
+from flow_platform.domain.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+MAX_EVENT_BYTES: Final = 512 << 10  # Half of the NATS payload limit: room for headers and the envelope.
+RETRY_SECONDS: Final = 0.25  # Between two tries of one event; each try itself waits for the bus's publish timeout.
+
+
+class Publisher:
+    """Publishes status and events of one attempt."""
+
+    def __init__(self, bus: Bus, assignment: Assignment, runner_id: str, clock: Clock) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._execution_id = assignment.execution_id
+        self._attempt = assignment.attempt
+        self._order = asyncio.Lock()
+        self._is_closed = False
+        self.published = 0
+        self.headers: dict[str, str] = {
+            subjects.HEADER_LEASE_EPOCH: str(assignment.lease_epoch),
+            subjects.HEADER_ATTEMPT: str(assignment.attempt),
+            subjects.HEADER_RUNNER: runner_id,
+        }
+
+    def timestamp(self) -> str:
+        return self._clock.now().isoformat()
+
+    async def status(self, status: str) -> None:
+        """Says where the attempt is; for people, so it is not acknowledged."""
+        body = {"execution_id": self._execution_id, "status": status, "timestamp": self.timestamp()}
+        try:
+            await self._bus.publish_core(
+                f"{subjects.EXEC_STATUS}.{self._execution_id}", json.dumps(body).encode(), self.headers
+            )
+        except errors.BusUnavailable as error:
+            logger.info("a status was not published: %s", error, extra={"execution_id": self._execution_id})
+
+    async def event(self, event_type: str, event_data: Any, timestamp: str | None = None) -> None:
+        """Publishes the next event, and returns when the stream has it or the attempt was closed."""
+        async with self._order:
+            if self._is_closed:
+                return
+            sequence = self.published + 1
+            body = {
+                "execution_id": self._execution_id,
+                "sequence": sequence,
+                "event_type": event_type,
+                "event_data": event_data,
+                "timestamp": timestamp or self.timestamp(),
+            }
+            if await self._patiently(json.dumps(body, separators=(",", ":")).encode(), sequence):
+                self.published = sequence
+
+    def close(self) -> None:
+        """Nothing more is published: the attempt ended, or is no longer ours."""
+        self._is_closed = True
+
+    async def _patiently(self, body: bytes, sequence: int) -> bool:
+        subject = f"{subjects.EXEC_EVENTS}.{self._execution_id}"
+        message_id = f"{self._execution_id}:{self._attempt}:{sequence}"
+        while not self._is_closed:
+            try:
+                await self._bus.publish(subject, body, self.headers, message_id=message_id)
+            except errors.BusUnavailable as error:
+                logger.warning("an event waits for the bus: %s", error, extra={"execution_id": self._execution_id})
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return True
+        return False

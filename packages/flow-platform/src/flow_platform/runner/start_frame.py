@@ -1,0 +1,70 @@
+"""The START frame: all that a container is told. Its environment is the client contract's, section 4.
+
+The ring's variables come first and ours last, so a ring cannot redirect a component to another API or execution.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from flow_sdk.wire.harness import Mode
+from flow_sdk.wire.runner import Assignment
+
+from flow_platform.runner.config import Channel
+from flow_platform.sandbox.base import API_PORT, NATS_PORT
+
+MAX_API_TIMEOUT_SECONDS: Final = 300.0  # The client's own default; a shorter execution needs no longer one.
+
+
+def encode(assignment: Assignment, channel: Channel, input_body: bytes | None) -> bytes:
+    """Makes the frame's body.
+
+    Args:
+        input_body: The input as JSON text, when it came as an object: spliced in, as it may have 32 MiB.
+    """
+    content: dict[str, object] = {
+        "mode": Mode.RUN.value,
+        "channel": channel,
+        "kind": assignment.kind.value,
+        "code": assignment.code,
+        "entry_point": assignment.entry_point,
+        "context": assignment.config,
+        "env": environment(assignment),
+        "output_bytes": assignment.limits.output_bytes,
+    }
+    if channel == "nats":
+        return _text(content)
+    if input_body is None:
+        return _text({**content, "input": assignment.input or {}})
+    return _text(content)[:-1] + b',"input":' + input_body + b"}"
+
+
+def environment(assignment: Assignment) -> dict[str, str]:
+    """Variables of the component's process."""
+    values = {
+        **assignment.env,
+        "PLATFORM_API_URL": f"http://127.0.0.1:{API_PORT}",
+        "NATS_URL": f"nats://x:{assignment.token}@127.0.0.1:{NATS_PORT}",
+        "AUTH_TOKEN": assignment.token,
+        "ORG_ID": assignment.org_id,
+        "WORKSPACE_ID": assignment.workspace_id,
+        "EXECUTION_ID": assignment.execution_id,
+        "LIFECYCLE_EVENT": assignment.lifecycle_event,
+        "ATTEMPT": str(assignment.attempt),
+        "PLATFORM_API_TIMEOUT": f"{min(MAX_API_TIMEOUT_SECONDS, assignment.timeout_seconds):g}",
+    }
+    optional = {
+        "PARENT_BILLING_TXN_ID": assignment.billing_transaction_id,
+        "DEPLOYMENT_ID": assignment.deployment_id,
+        "RING_ID": assignment.ring_id,
+    }
+    for name, value in optional.items():
+        values.pop(name, None)
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def _text(content: dict[str, object]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
