@@ -1,0 +1,64 @@
+"""The engine on a stage: a clock that the test moves, a runner that it scripts, everything else real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flow_platform.bus.server import NatsServer
+from flow_platform.domain.clock import ManualClock
+from flow_platform.domain.execution import Execution
+from flow_platform.domain.principal import Principal, Role
+from flow_platform.engine.publish_request import PublishRequest
+from flow_platform.engine.service import Engine
+from flow_platform.engine.submit import Submission
+from flow_sdk.wire.execution import StatusDocument
+from flow_sdk.wire.runner import Assignment
+from flow_sdk.wire.status import Kind
+
+from tests.support.scripted_runner import ScriptedRunner
+
+
+@dataclass
+class Stage:
+    """What a test needs of the platform."""
+
+    engine: Engine
+    clock: ManualClock
+    nats: NatsServer
+    runner: ScriptedRunner
+
+    @property
+    def org_id(self) -> str:
+        return self.engine.workspace.org_id
+
+    @property
+    def workspace_id(self) -> str:
+        return self.engine.workspace.workspace_id
+
+    @property
+    def admin(self) -> Principal:
+        return Principal("admin", self.org_id, Role.ADMIN, self.workspace_id)
+
+    async def publish(self, slug: str = "block", kind: Kind = Kind.CODE_BLOCK, **fields: Any) -> None:
+        request = PublishRequest.model_validate({"slug": slug, "code": "def main(): ...", **fields})
+        await self.engine.catalog.publish(self.admin, self.org_id, self.workspace_id, kind, request)
+
+    async def submit(self, slug: str = "block", principal: Principal | None = None, **fields: Any) -> Execution:
+        submission = Submission(**{"kind": Kind.CODE_BLOCK, "component": slug, "input_data": {}, **fields})
+        return await self.engine.submitter.submit(
+            principal or self.admin, self.org_id, self.workspace_id, submission, None
+        )
+
+    async def get(self, execution_id: str) -> StatusDocument:
+        return await self.engine.executions.get(self.admin, self.org_id, self.workspace_id, execution_id)
+
+    async def wait(self, execution_id: str, seconds: float = 10) -> StatusDocument:
+        return await self.engine.executions.wait(self.admin, self.org_id, self.workspace_id, execution_id, seconds)
+
+    async def cancel(self, execution_id: str) -> StatusDocument:
+        return await self.engine.executions.cancel(self.admin, self.org_id, self.workspace_id, execution_id)
+
+    def inside(self, assignment: Assignment) -> Principal:
+        """Who the container of that attempt is."""
+        return self.engine.tokens.verify(assignment.token, self.clock.now())
