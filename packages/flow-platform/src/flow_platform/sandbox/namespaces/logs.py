@@ -61,7 +61,7 @@ class LogReader:
     def drain(self) -> list[LogChunk]:
         """What is there now, without waiting."""
         for descriptor in list(self._streams):
-            while self._left > 0 and self._read(descriptor):
+            while self._left > 0 and descriptor in self._streams and self._read(descriptor):
                 pass
         drained = list(self._chunks)
         self._chunks.clear()
@@ -74,8 +74,12 @@ class LogReader:
         return f"[flow] {self._dropped} more bytes of log were dropped: the limit log_bytes is {self._limit}\n"
 
     def close(self) -> None:
+        """Once no writer is left: keeps what is still in the pipes for `chunks`."""
         for descriptor in list(self._streams):
-            self._finish(descriptor)
+            while self._left > 0 and self._read(descriptor):
+                pass
+            if descriptor in self._streams:
+                self._finish(descriptor)
         if self._nothing >= 0:
             os.close(self._nothing)
             self._nothing = -1

@@ -151,6 +151,7 @@ class NamespacesSandbox:
                 {
                     "modules": _MODULE_NAMES.split(),
                     "optional_modules": _OPTIONAL_MODULES,
+                    "environment": spec.environment_path is not None,
                     "tmp_bytes": Limits().tmp_bytes,
                     "ports": _PORTS,
                     # Memory that only a cgroup counts.

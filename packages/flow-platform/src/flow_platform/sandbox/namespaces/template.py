@@ -5,7 +5,7 @@ container on a socket of its own, after it is sealed.
 
 Control messages (JSON, one per packet, on descriptor 3):
 
-    host -> template   the configuration {modules, tmp_bytes, ports, refuse, rlimits}, once
+    host -> template   the configuration {modules, environment, tmp_bytes, ports, refuse, rlimits}, once
     template -> host   {"up": true}, once
     host -> template   {"new": id, "user": id or null} with three descriptors: socket, stdout, stderr
     template -> host   {"exit": id, "status": n, "cpu_ms": x, "max_rss_bytes": n}
@@ -30,6 +30,8 @@ from flow_platform.sandbox.namespaces import seal, seccomp, syscalls
 
 _CONTROL: Final = 3
 _LAST_DESCRIPTOR: Final = 1 << 16
+_PACKAGES: Final = "/flow/packages"
+_ENVIRONMENT: Final = "/env"
 
 
 def main() -> NoReturn:
@@ -126,11 +128,15 @@ class _Forks:
             os.dup2(self._nothing, 0)
             os.dup2(out, 1)
             os.dup2(err, 2)
-            os.dup2(channel, seal.HARNESS)
+            os.dup2(channel, seal.HARNESS, inheritable=False)
             os.closerange(seal.HARNESS + 1, _LAST_DESCRIPTOR)
             # Their objects would close descriptors that now belong to others.
             self._control.detach()
             sealed = seal.seal(request["user"], self._config, self._sealing_filter)
+            if self._config["environment"]:
+                # Only now, so that nothing of it was ever imported with rights. After the standard library and the
+                # SDK, which it cannot shadow; before the SDK's own needs, of which it may have brought others.
+                sys.path.insert(sys.path.index(_PACKAGES), _ENVIRONMENT)
             sys.modules["flow_sdk.harness.main"].run(sealed)
         except BaseException:  # noqa: BLE001 - the last frame of a process: whatever it was, say it and end.
             traceback.print_exc()
