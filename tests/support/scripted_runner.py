@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class ScriptedRunner:
         self.instance = uuid.uuid4().hex
         self.slots = slots
         self.cancelled: list[str] = []
+        self._events: Counter[str] = Counter()
 
     async def start(self) -> Registered:
         await self.bus.serve(subjects.BUILD_REQUEST, subjects.RUNNER_QUEUE, self._build)
@@ -59,14 +61,16 @@ class ScriptedRunner:
         self, assignment: Assignment, output: Any = None, error: dict[str, Any] | None = None, **changes: Any
     ) -> None:
         """Publishes the end of the attempt."""
+        metrics = AttemptMetrics(cpu_ms=1.5, events=self._events[assignment.execution_id])
         body = {"execution_id": assignment.execution_id, "output": output, "error": error, **changes}
         await self.bus.publish(
             f"{subjects.EXEC_OUTPUT}.{assignment.execution_id}",
             json.dumps(body).encode(),
-            {**self._origin(assignment), subjects.HEADER_METRICS: AttemptMetrics(cpu_ms=1.5).model_dump_json()},
+            {**self._origin(assignment), subjects.HEADER_METRICS: metrics.model_dump_json()},
         )
 
     async def event(self, assignment: Assignment, sequence: int, data: Any, event_type: str = "message") -> None:
+        self._events[assignment.execution_id] = max(sequence, self._events[assignment.execution_id])
         body = {"sequence": sequence, "event_type": event_type, "event_data": data}
         await self.bus.publish(
             f"{subjects.EXEC_EVENTS}.{assignment.execution_id}", json.dumps(body).encode(), self._origin(assignment)
