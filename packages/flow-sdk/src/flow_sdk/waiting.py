@@ -18,8 +18,8 @@ HOLD_SECONDS: Final = 20
 MAX_HELD_READS: Final = 256
 """Each held read occupies a connection. Beyond this, waiters take turns with shorter holds."""
 
-MIN_READ_SECONDS: Final = 2.0
-"""At least one read happens, also for a caller with no time left; it gets this long."""
+MIN_READ_SECONDS: Final = 1.0
+"""At least one read happens, also for a caller with less time left; it gets this long."""
 
 ReadStatus = Callable[[Deadline, int], Awaitable[dict[str, Any]]]
 """Reads a status document: by when at the latest, and how long the server may hold the answer."""
@@ -54,7 +54,7 @@ class Waiting:
         try:
             while must_read or deadline.remaining() > 0:
                 asked_at = time.monotonic()
-                # A read that must happen may outlast the deadline, so its hold must not; any other ends there anyway.
+                # The read that must happen may outlast the deadline, so its hold must not; any other ends there anyway.
                 remaining = deadline.remaining()
                 hold = min(self._longest_hold(), math.floor(remaining) if must_read else math.ceil(remaining))
                 until = Deadline(max(deadline.at, asked_at + MIN_READ_SECONDS)) if must_read else deadline
