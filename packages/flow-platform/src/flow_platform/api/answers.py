@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from flow_sdk.wire.execution import StatusDocument
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,11 +20,17 @@ MAX_QUERY_VALUE: Final = 1024  # Characters; a cursor has about 100.
 
 def json_answer(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A document (model, or what is made of them) as JSON."""
-    return Response(to_json(document), status, headers, "application/json")
+    return Response(to_json(document, inf_nan_mode="null"), status, headers, "application/json")
 
 
 def status_answer(document: StatusDocument, headers: dict[str, str] | None = None) -> Response:
-    return Response(to_json(document), 200, headers, "application/json")
+    """The status document. Its output is a component's own: whatever was recorded can be read again."""
+    try:
+        content = to_json(document, inf_nan_mode="null")
+    except ValueError:
+        # Text that is no Unicode, or nested deeper than that encoder goes. The slower one escapes and goes deeper.
+        content = json.dumps(dict(document), default=to_jsonable_python).encode()
+    return Response(content, 200, headers, "application/json")
 
 
 def page_answer(page: Page, items: list[Any]) -> Response:

@@ -19,6 +19,7 @@ from flow_platform.api.answers import json_answer, page_answer, paging, whole
 from flow_platform.api.body import read_model
 from flow_platform.api.context import principal_of, reference, workspace_of
 from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, LeanRoute, route
+from flow_platform.domain import errors
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.principal import Action
 from flow_platform.engine.catalog import PUBLISHABLE, Published
@@ -143,11 +144,19 @@ class ComponentRoutes:
                 *workspace_of(request),
                 kind,
                 reference(request, "component_id", kind.value),
-                whole("version", request.path_params["number"], 1, _MAX_VERSION),
+                _number(request),
             )
             return json_answer(version_document(found, full=True))
 
         return version
+
+
+def _number(request: Request) -> int:
+    value: str = request.path_params["number"]
+    try:
+        return whole("version", value, 1, _MAX_VERSION)
+    except errors.InvalidInput:
+        raise errors.NotFound(f"version {value[:80]!r} not found") from None
 
 
 def published_document(published: Published) -> PublishedDocument:

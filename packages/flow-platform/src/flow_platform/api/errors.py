@@ -9,6 +9,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from flow_platform.api.context import context_of
 from flow_platform.domain import errors
@@ -64,17 +65,25 @@ async def on_flow_error(request: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Unknown paths and methods; the router's own words, in our shape."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it.
+    headers = dict(error.headers or {})
     match error.status_code:
         case 404:
             message = f"no such path: {request.url.path[:200]!r}"
         case 405:
-            allowed = (error.headers or {}).get("Allow", "another")
-            message = f"method {request.method!r} is not possible here: expected {allowed}"
+            headers["Allow"] = ", ".join(_methods_of(request))
+            message = f"method {request.method!r} is not possible here: expected {headers['Allow']}"
         case _:
             message = str(error.detail)
     code = _CODES.get(error.status_code, f"http_{error.status_code}")
     body = error_body(code, message, [], context_of(request.scope).request_id)
-    return _response(error.status_code, body, dict(error.headers or {}))
+    return _response(error.status_code, body, headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All methods of the path; the router itself names those of the first route only."""
+    path = request.scope["path"]
+    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path_regex.match(path)]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 def _response(status: int, body: bytes, headers: dict[str, str]) -> Response:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import FastAPI
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from flow_platform.api.routing import SCHEMAS, LeanRoute
 
@@ -26,11 +27,14 @@ def describe(app: FastAPI) -> None:
         if app.openapi_schema is not None:
             return app.openapi_schema
         document = generate()
-        models = {route.body_model for route in app.routes if isinstance(route, LeanRoute) and route.body_model}
-        wanted = sorted(models, key=lambda model: model.__name__)
-        _, definitions = models_json_schema(
-            [(model, "validation") for model in wanted], ref_template=SCHEMAS + "{model}"
-        )
+        routes = [route for route in app.routes if isinstance(route, LeanRoute)]
+        bodies = {route.body_model for route in routes if route.body_model}
+        answers = {model for route in routes for model in route.answer_models}
+        wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+            *((model, "validation") for model in sorted(bodies, key=_name)),
+            *((model, "serialization") for model in sorted(answers, key=_name)),
+        ]
+        _, definitions = models_json_schema(wanted, ref_template=SCHEMAS + "{model}")
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(definitions.get("$defs", {}))
         components["securitySchemes"] = _SCHEMES
@@ -38,3 +42,7 @@ def describe(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi
+
+
+def _name(model: type[BaseModel]) -> str:
+    return model.__name__

@@ -56,13 +56,23 @@ class LeanRoute(APIRoute):
 
     Attributes:
         body_model: Described in the OpenAPI document; validated by the endpoint.
+        answer_models: Likewise. FastAPI is not told: it would build a serializer for each, at every start.
     """
 
     body_model: type[pydantic.BaseModel] | None
+    answer_models: list[type[pydantic.BaseModel]]
 
-    def __init__(self, path: str, endpoint: Endpoint, body_model: type[pydantic.BaseModel] | None, **said: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        body_model: type[pydantic.BaseModel] | None,
+        answer_models: list[type[pydantic.BaseModel]],
+        **said: Any,
+    ) -> None:
         super().__init__(path, endpoint, response_model=None, **said)
         self.body_model = body_model
+        self.answer_models = answer_models
         self.app = request_response(endpoint)
 
 
@@ -95,17 +105,19 @@ def route(
     ]
     extra: dict[str, Any] = {"parameters": in_path + [parameter.document() for parameter in parameters]}
     if body is not None:
-        reference = {"$ref": SCHEMAS + body.__name__}
-        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
+        extra["requestBody"] = {"required": True, "content": _content(body)}
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": answer} if isinstance(answer, str) else {"model": answer, "description": summary}
+        status: {"description": answer}
+        if isinstance(answer, str)
+        else {"description": summary, "content": _content(answer)}
         for status, answer in answers.items()
     }
-    responses["default"] = {"model": ErrorBody, "description": "Refused: see `code` and `message`."}
+    responses["default"] = {"description": "Refused: see `code` and `message`.", "content": _content(ErrorBody)}
     return LeanRoute(
         path,
         endpoint,
         body,
+        [ErrorBody, *(answer for answer in answers.values() if not isinstance(answer, str))],
         methods=[method],
         summary=summary,
         tags=[tag],
@@ -115,3 +127,7 @@ def route(
         name=endpoint.__name__,
         operation_id=f"{method.lower()}_{re.sub(r'[^a-z0-9]+', '_', path.removeprefix('/api/v1').lower()).strip('_')}",
     )
+
+
+def _content(model: type[pydantic.BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": SCHEMAS + model.__name__}}}
