@@ -84,7 +84,7 @@ def run_server(settings: Settings, listener: socket.socket | None, report: Repor
     """
     import uvloop
 
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_format, settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listener, report))
 
@@ -99,7 +99,7 @@ def run_runner_process(settings: Settings, report: Report) -> int:
 
     from flow_platform.runner import RunnerConfig, run_runner
 
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_format, settings.log_level)
     host, port = _api_address(settings)
     config = RunnerConfig(
         nats_url=settings.nats_url,

@@ -14,6 +14,8 @@ from flow_platform.domain.errors import FlowError
 TIMEOUT_SECONDS: Final = 30.0
 PUBLISH_TIMEOUT_SECONDS: Final = 900.0  # A publish answers when the environment is built.
 PAGE: Final = 100
+END: Final = "end"  # The last event of a stream; one that stops without it was cut.
+STREAM_SECONDS: Final = 60.0  # A live stream says at least that it lives four times in this time.
 SILENCE_SECONDS: Final = 0.5  # No event that is stored already comes later than this after the one before.
 
 HINTS: Final = {
@@ -110,20 +112,21 @@ class Remote:
         A cut connection is taken up again where it was. Not followed, it ends at the first silence.
         """
         path = self._url(f"/executions/{execution_id}/events")
-        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=60.0 if follow else SILENCE_SECONDS)
-        cut = True
-        while cut:
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=STREAM_SECONDS if follow else SILENCE_SECONDS)
+        more = True
+        while more:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
             try:
                 with self._client.stream("GET", path, headers=headers, timeout=timeout) as response:
                     _check(response)
-                    for data in _server_sent(response.iter_lines()):
+                    for name, data in _server_sent(response.iter_lines()):
+                        if name == END:
+                            return
                         event = EventDocument.model_validate_json(data)
                         after = max(after, event.position)
                         yield event
-                cut = False
             except (httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError):
-                cut = follow
+                more = follow
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from error
 
@@ -162,12 +165,17 @@ def _check(response: httpx.Response) -> None:
     raise Refused(response.status_code, cast("dict[str, Any]", body) if isinstance(body, dict) else {})
 
 
-def _server_sent(lines: Iterator[str]) -> Iterator[str]:
-    """The `data:` of server-sent events; comments (keep-alives) are skipped. Source: HTML standard, 9.2."""
-    data: list[str] = []
+def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Name and data of server-sent events; comments (keep-alives) are skipped. Source: HTML standard, 9.2."""
+    name, data = "message", list[str]()
     for line in lines:
-        if line.startswith("data:"):
-            data.append(line[5:].lstrip(" "))
-        elif line == "" and data:
-            yield "\n".join(data)
-            data = []
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)
+        elif line == "":
+            if data:
+                yield name, "\n".join(data)
+            name, data = "message", []

@@ -1,0 +1,23 @@
+"""The main job: from nothing to the result of a real workflow."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.flow_program import flow_process
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_demo_ranks_modules_of_the_standard_library() -> None:
+    done = flow_process("demo", "--modules", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    ranking = report["output"]["ranking"]
+    assert [row["rank"] for row in ranking] == list(range(1, 9))
+    assert all(row["complexity"] > 10 and row["lines"] > 100 and row["function"] for row in ranking)
+    assert ranking == sorted(ranking, key=lambda row: -row["complexity"])
+    assert report["containers"] == 10
+    assert set(report["stages"]) >= {"queue_ms", "start_ms", "run_ms"}
