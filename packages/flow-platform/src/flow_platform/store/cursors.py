@@ -32,7 +32,11 @@ def decode(table: str, cursor: str) -> tuple[int, str]:
     position = _parse(cursor)
     match position:
         case [str(name), int(number), str(tie)] if (
-            name == table and abs(number) <= _MAX_INTEGER and "\0" not in tie and encode(name, number, tie) == cursor
+            name == table
+            and not isinstance(number, bool)
+            and abs(number) <= _MAX_INTEGER
+            and "\0" not in tie
+            and encode(name, number, tie) == cursor
         ):
             return number, tie
         case _:

@@ -1,13 +1,15 @@
 """JSON values and wire documents as text columns.
 
-Escaped to ASCII: a NUL or a lone surrogate, which user code may well produce and which no database takes as text, is
-then kept like everything else. NULL stands for the default, so that the usual empty values cost nothing.
+A NUL or a lone surrogate, which user code may well produce and which no database takes as text, is kept like everything
+else: JSON escapes the first by itself, and a value with the second is escaped to ASCII. NULL stands for the default, so
+that the usual empty values cost nothing.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -22,8 +24,15 @@ def _instant(value: object) -> str:
     raise TypeError(f"{value!r} is no JSON value")
 
 
-to_json: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_instant).encode
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_instant).encode
+_ENCODE_ASCII: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_instant).encode
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 from_json: Final = json.loads
+
+
+def to_json(value: Any) -> str:
+    text = _ENCODE(value)
+    return text if text.isascii() or not _LONE_SURROGATE.search(text) else _ENCODE_ASCII(value)
 
 
 def json_or_null(value: Any, default: Any = None) -> str | None:

@@ -51,6 +51,9 @@ class PostgresqlDatabase:
     def prepare(self) -> None:
         raw = self.connect()
         try:
+            encoding = raw.info.parameter_status("server_encoding")
+            if encoding != "UTF8":
+                raise errors.StoreUnavailable(f"the database's encoding is {encoding!r}: expected 'UTF8'")
             if schema.current_version(raw.execute, _is_missing_table) != schema.HEAD:
                 schema.upgrade("postgresql", self.connect)
         except psycopg.Error as exc:
