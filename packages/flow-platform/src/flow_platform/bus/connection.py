@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from flow_platform.bus.consumer import Handler, Message, PullConsumer, decode_answer, message_of
-from flow_platform.bus.nats_client import subscribe
+from flow_platform.bus.nats_client import settle, subscribe
 from flow_platform.bus.objects import ObjectStore
 from flow_platform.bus.publisher import Publisher
 from flow_platform.bus.server_config import ENGINE_USER, RUNNER_USER
@@ -251,7 +251,8 @@ class Bus:
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
                     closed_cb=self._on_closed,
-                    max_reconnect_attempts=-1,
+                    allow_reconnect=False,  # For the first connection: its failure is the caller's to know.
+                    max_reconnect_attempts=1,
                     reconnect_time_wait=RECONNECT_WAIT,  # pyright: ignore[reportArgumentType] - any number is.
                     connect_timeout=2,
                     ping_interval=PING_INTERVAL,
@@ -263,6 +264,7 @@ class Bus:
                 await client.close()
             reason = self._last_error or repr(error)
             raise BusUnavailable(f"no connection to NATS at {_address(self._url)!r}: {reason}") from error
+        client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
         self._client = client
         await self.publisher.open(client)
         for subscribe_again in self._subscribers:
@@ -321,7 +323,7 @@ class Bus:
         try:
             await subscribe_on(client)
             # The server knows the subscription when this returns: what is sent from now on arrives.
-            await client.flush()
+            await settle(client)
         except nats.errors.Error as error:
             _log.info("subscription will stand after the reconnect", extra={"reason": repr(error)})
 

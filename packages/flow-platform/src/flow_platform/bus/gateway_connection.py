@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 from flow_sdk.wire import subjects
 
 from flow_platform.bus import gateway_jetstream as jetstream
-from flow_platform.bus.gateway_limits import AUTH_TIMEOUT, MAX_PULLS, MAX_SUBSCRIPTIONS, Room
+from flow_platform.bus.gateway_limits import AUTH_TIMEOUT, MAX_MESSAGE_IDS, MAX_PULLS, MAX_SUBSCRIPTIONS, Room
 from flow_platform.bus.gateway_outbox import Outbox, Subscription
 from flow_platform.bus.gateway_protocol import (
     MAX_CONTROL_LINE_BYTES,
@@ -291,7 +291,7 @@ class GatewayConnection(asyncio.Protocol):
         kind = self._kinds.get(subject)
         if kind is not None and (not reply or reply.startswith(jetstream.INBOX)):
             self._out.acknowledge()
-            return self._start(self._store(kind, operation.body, reply, held))
+            return self._start(self._store(kind, operation, held))
         self._room.release(held)
         if reply and not reply.startswith(jetstream.INBOX):
             return self._deny("Publish with Reply of", reply)
@@ -304,16 +304,40 @@ class GatewayConnection(asyncio.Protocol):
         self._deny("Publish to", subject)
         return self._out.answer(reply, jetstream.refused(f"publish to {_text(subject)}").document)
 
-    async def _store(self, kind: MessageKind, body: bytes, reply: bytes, held: int) -> None:
+    async def _store(self, kind: MessageKind, operation: Publish, held: int) -> None:
         try:
-            sequence = await self._session.publish(kind, body)
+            sequence, is_repeated = await self._publish_once(kind, operation)
             document: dict[str, Any] = {"stream": _STREAMS[kind][1], "seq": sequence}
+            if is_repeated:
+                document["duplicate"] = True
         except FlowError as error:
             _log.info("message of a container refused", extra=self._fields(kind=kind, reason=error.message))
             document = jetstream.error_document(error.http_status, 10077, error.message)
         finally:
             self._room.release(held)
-        self._out.answer(reply, document)
+        self._out.answer(operation.reply, document)
+
+    async def _publish_once(self, kind: MessageKind, operation: Publish) -> tuple[int, bool]:
+        """Publishes, unless this session has already stored a message of that id. Clients repeat what timed out."""
+        if not operation.message_id:
+            return await self._session.publish(kind, operation.body), False
+        published, key = self._room.published, (kind, operation.message_id)
+        while (earlier := published.get(key)) is not None:
+            sequence = await asyncio.shield(earlier)
+            if sequence is not None:
+                return sequence, True
+        if len(published) >= MAX_MESSAGE_IDS:
+            del published[next(iter(published))]
+        outcome: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        published[key] = outcome
+        sequence = None
+        try:
+            sequence = await self._session.publish(kind, operation.body)
+            return sequence, False
+        finally:
+            if sequence is None:
+                published.pop(key, None)
+            outcome.set_result(sequence)
 
     def _call(self, subject: bytes, body: bytes, reply: bytes) -> None:
         outcome = self._stream.call(_text(subject[len(jetstream.API) :]), body)

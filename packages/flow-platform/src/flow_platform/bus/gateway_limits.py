@@ -21,6 +21,7 @@ MAX_IN_FLIGHT: Final = 64  # Messages of a session that are being stored.
 # Bytes of a session's messages that are being received or stored. One of the largest size always fits.
 MAX_HELD_BYTES: Final = MAX_PAYLOAD_BYTES + (4 << 20)
 AUTH_TIMEOUT: Final = 5.0  # seconds from accept to CONNECT.
+MAX_MESSAGE_IDS: Final = 4096  # Remembered per session; a client repeats a message within seconds or never.
 END_GRACE: Final = 1.0  # seconds to read what a container has sent before its session ended.
 END_POLL: Final = 0.002  # seconds between two looks whether that is read; mostly it is at the first.
 END_TIMEOUT: Final = 15.0  # seconds for what is in flight when a session ends; longer than a publish is retried.
@@ -33,10 +34,15 @@ MAX_BYTES_AT_ONCE: Final = MAX_PAYLOAD_BYTES + BYTES_PER_TICK
 
 
 class Room:
-    """The shared account of one session's connections."""
+    """The shared account of one session's connections.
+
+    Attributes:
+        published: By kind and message id, the sequence number, or None when it was not stored.
+    """
 
     def __init__(self) -> None:
         self.connections = 0
+        self.published: dict[tuple[str, bytes], asyncio.Future[int | None]] = {}
         self._in_flight = 0
         self._held_bytes = 0
         self._operations = MAX_OPERATIONS_AT_ONCE

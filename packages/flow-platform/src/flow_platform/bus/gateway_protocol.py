@@ -23,6 +23,7 @@ _SUBJECT: Final = re.compile(rb"[!-\-/-~]+(?:\.[!-\-/-~]+)*")  # Printable token
 _NUMBER: Final = re.compile(rb"[0-9]{1,10}")
 _SUBSCRIPTION_ID: Final = re.compile(rb"[A-Za-z0-9]{1,32}")
 _HEADER_BLOCK: Final = re.compile(rb"NATS/1\.0[^\r\n]*\r\n(?:[!-9;-~]+:[^\r\n]*\r\n)*\r\n")
+_MESSAGE_ID: Final = re.compile(rb"\r\nNats-Msg-Id:[ \t]*([!-~]{1,128})[ \t]*\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,12 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A message. Its headers were checked for their form and dropped: nothing a container says in them counts."""
+    """A message. Of its headers only the message id is kept: nothing else that a container says in them counts."""
 
     subject: bytes
     reply: bytes
     body: bytes
+    message_id: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +152,12 @@ class Parser:
         with memoryview(self._buffer) as view:
             if bytes(view[end : end + len(_CRLF)]) != _CRLF:
                 return Violation("Unknown Protocol Operation")
-            if announced.header_bytes and not _HEADER_BLOCK.fullmatch(view[start:body_start]):
+            headers = bytes(view[start:body_start])
+            if headers and not _HEADER_BLOCK.fullmatch(headers):
                 return Violation("Invalid Message Header")
-            return Publish(announced.subject, announced.reply, bytes(view[body_start:end]))
+            identified = _MESSAGE_ID.search(headers)
+            message_id = identified[1] if identified else b""
+            return Publish(announced.subject, announced.reply, bytes(view[body_start:end]), message_id)
 
     def _control_line(self) -> Operation | _Announced | None:
         # What was searched in vain is not searched again: slow bytes must not cost quadratic time.

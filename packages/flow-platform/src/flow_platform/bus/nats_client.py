@@ -1,7 +1,8 @@
-"""The one place where nats-py's loosely typed calls are given types."""
+"""The few things of nats-py that need care: loose types, and a flush that overtakes."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from nats.aio.client import Client
@@ -14,3 +15,14 @@ async def subscribe(
 ) -> Subscription:
     """Subscribes; the callback must be a coroutine function, and gets one message after the other."""
     return await client.subscribe(subject, queue=queue, cb=callback)  # pyright: ignore[reportUnknownMemberType]
+
+
+async def settle(client: Client) -> None:
+    """Returns when the server has processed everything that was sent before.
+
+    nats-py's `flush` writes its PING past the buffer of commands that wait to be written: alone, it proves nothing
+    about a subscription made just before. So the buffer is emptied first.
+    """
+    while client.is_connected and client.pending_data_size:  # noqa: ASYNC110 - nothing tells when it is empty.
+        await asyncio.sleep(0)
+    await client.flush()
