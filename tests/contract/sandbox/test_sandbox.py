@@ -211,10 +211,10 @@ async def test_the_environment_of_the_component_is_importable_and_read_only(sand
             try:
                 open('/env/slugs.py', 'a')
             except OSError as exc:
-                return [slugs.slug('Ada L'), type(exc).__name__, json.dumps(1)]
+                return [slugs.slug('Ada L'), exc.errno in (13, 30), json.dumps(1)]
     """
     spec = ContainerSpec(tenant="tests", environment_digest="d1", environment_path=packages)
-    assert (await run_component(sandbox, code, spec=spec)).output == ["ada-l", "OSError", "1"]
+    assert (await run_component(sandbox, code, spec=spec)).output == ["ada-l", True, "1"]
 
 
 @pytest.mark.parametrize(
