@@ -70,7 +70,8 @@ class Definition:
             "requires_context": self.requires_context,
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+        # An example may hold a lone surrogate: valid in JSON, refused by a strict encoder.
+        return "sha256:" + hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,14 @@ class RetryPolicy:
     non_retryable_errors: tuple[str, ...] = ()
 
     def delay(self, failures: int) -> timedelta:
-        """The pause before the attempt that follows the given number of failures (1 or more)."""
-        exponent = min(failures - 1, 64)  # Past this every sane policy is at its maximum; avoids overflow.
-        seconds = self.initial_interval_seconds * self.backoff_coefficient**exponent
+        """The pause before the attempt that follows the given number of failures (1 or more).
+
+        Never longer than the maximum, never shorter than the pause before.
+        """
+        try:
+            seconds = self.initial_interval_seconds * max(self.backoff_coefficient, 1.0) ** (failures - 1)
+        except OverflowError:
+            seconds = self.maximum_interval_seconds
         return timedelta(seconds=min(seconds, self.maximum_interval_seconds))
 
     def allows(self, error: ErrorDocument, failures: int) -> bool:
@@ -111,7 +116,8 @@ class Execution:
 
     @property
     def max_attempts(self) -> int:
-        return max(self.retry.max_attempts, LOST_ATTEMPTS_ALLOWED)
+        """The bound on attempts: failures and losses are counted apart, and the last attempt is either's last."""
+        return self.retry.max_attempts + LOST_ATTEMPTS_ALLOWED - 1
 
     @property
     def due_at(self) -> datetime | None:
@@ -291,15 +297,19 @@ def decide_failure(
 ) -> Event:
     """Which event a failed attempt is: retried, failed, or out of attempts.
 
-    A policy that never retries, or an error that no retry can help, gives `failed`; a policy that was used up gives
-    `dead_letter`. Source: the platform specification, section 3.
+    A policy that never retries, or an error that no retry can help, gives `failed`; so does a retry that could only
+    begin at the deadline or later: waiting for it would end in `timeout` and hide the error. A policy that was used up
+    gives `dead_letter`. Source: the platform specification, section 3.
     """
     measured = metrics or MetricsDocument()
     if execution.status is Status.CANCELLING:
         return CancelCompleted(at)
     failures = execution.failures + 1
     if execution.retry.allows(error, failures):
-        return AttemptRetried(at, error, at + execution.retry.delay(failures), lost=False)
+        available_at = at + execution.retry.delay(failures)
+        if available_at >= execution.deadline_at:
+            return ExecutionFailed(at, error, measured)
+        return AttemptRetried(at, error, available_at, lost=False)
     if error.retryable and execution.retry.max_attempts > 1 and failures >= execution.retry.max_attempts:
         return AttemptsExhausted(at, error, lost=False, metrics=measured)
     return ExecutionFailed(at, error, measured)
