@@ -23,7 +23,7 @@ sysexits.h, EX_CONFIG.
 
 MAX_DEATHS: Final = 5  # Within DEATH_WINDOW_SECONDS; then it is a crash loop, not an accident.
 DEATH_WINDOW_SECONDS: Final = 60.0
-FIRST_PAUSE_SECONDS: Final = 0.2  # Doubles with each death in the window.
+FIRST_PAUSE_SECONDS: Final = 0.1  # Doubles with each death in the window.
 MAX_REPORT_BYTES: Final = 1 << 20
 TAIL_LINES: Final = 20
 TAIL_BYTES: Final = 16 << 10
@@ -157,6 +157,7 @@ class Child:
             os.close(alive)
             if self._process.returncode is None:
                 self._signal(signal.SIGKILL)
+                await self._process.wait()
 
     async def _hear(self, descriptor: int) -> None:
         """Reads the child's report; it closes the pipe after it, or by dying."""

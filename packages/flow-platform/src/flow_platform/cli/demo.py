@@ -181,7 +181,8 @@ def _show(report: dict[str, Any], sources: dict[str, str]) -> None:
     columns = ("rank", "module", "lines", "functions", "complexity", "longest", "function")
     rows = [[row[column] for column in columns] for row in report["output"]["ranking"]]
     total = report["output"]["total"]
-    output.show_table(columns, rows[:ROWS], title=f"The {min(ROWS, len(rows))} most complex of {len(rows)} modules")
+    output.emit(f"\nThe {min(ROWS, len(rows))} most complex of {len(rows)} modules of Python's standard library")
+    output.show_table(columns, rows[:ROWS])
     output.emit("")
     output.emit(
         f"{total['modules']} modules, {total['lines']} lines, {total['functions']} functions, "
@@ -190,9 +191,9 @@ def _show(report: dict[str, Any], sources: dict[str, str]) -> None:
     output.emit(f"{report['containers']} containers, each fresh, for {len(sources)} modules")
     output.emit("")
     rows = [
-        ["start of the platform", f"{report['start_s']:.2f} s", ""],
-        ["publish and build", f"{report['publish_s']:.2f} s", ""],
-        ["workflow", f"{report['workflow_s']:.2f} s", ""],
+        ["start of the platform", output.milliseconds(report["start_s"] * 1000), ""],
+        ["publish and build", output.milliseconds(report["publish_s"] * 1000), ""],
+        ["workflow", output.milliseconds(report["workflow_s"] * 1000), ""],
     ]
     names = {"queue_ms": "queued", "start_ms": "start of a container", "run_ms": "own code", "cpu_ms": "CPU"}
     for stage, figures in report["stages"].items():
@@ -200,7 +201,7 @@ def _show(report: dict[str, Any], sources: dict[str, str]) -> None:
             [
                 f"  {names[stage]}, each",
                 output.milliseconds(figures["median"]),
-                f"at most {output.milliseconds(figures['max'])}",
+                output.milliseconds(figures["max"]),
             ]
         )
-    output.show_table(("where the time went", "median", ""), rows)
+    output.show_table(("where the time went", "median", "at most"), rows)

@@ -53,7 +53,7 @@ def paint(text: str, color: str, stream: Any = None) -> str:
     return f"\033[{codes[color]}m{text}\033[0m" if stream.isatty() and color in codes else text
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table on a terminal; aligned plain lines, which `cut` and `awk` can read, elsewhere."""
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
@@ -62,13 +62,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, title=title or None, box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
         for row in texts:
             table.add_row(*(Text(cell, style=STATUS_COLORS.get(cell, "")) for cell in row))
         Console().print(table)
         return
-    if title:
-        say(title)
     widths = [max(len(row[index]) for row in [list(columns), *texts]) for index in range(len(columns))]
     for row in [[column.upper() for column in columns], *texts]:
         emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
