@@ -120,11 +120,16 @@ async def _take_one(nats_link: NatsLink, subject: str, deadline: Deadline) -> by
     from nats import errors as nats_errors
     from nats.js.api import ConsumerConfig, DeliverPolicy
 
+    cancels = _cancels()
     async with nats_link.use() as link:
         try:
             config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
             subscription = await link.jetstream.subscribe(subject, config=config)
             try:
+                # Until Python 3.12, `wait_for` inside nats-py loses a cancellation that comes together with an answer
+                # (https://github.com/python/cpython/issues/86296). The wait that follows is long: look again.
+                if _cancels() > cancels:
+                    raise asyncio.CancelledError
                 message = await subscription.next_msg(timeout=deadline.remaining())
                 await message.ack()
             finally:
@@ -162,6 +167,11 @@ def _translated(link: Link, doing: str, exc: Exception) -> PlatformClientError:
             f"{doing} was refused by JetStream: {exc.description}", status_code=exc.code, code=str(exc.err_code)
         )
     return PlatformConnectionError(f"{doing} had no answer: {type(exc).__name__}: {exc}")
+
+
+def _cancels() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _timestamp() -> str:

@@ -160,7 +160,11 @@ class NatsLink:
         token = self._credentials.token
         client = Client()
         try:
-            await client.connect(**options)
+            try:
+                await client.connect(**options)
+            finally:
+                if client.is_connecting:  # Refused or cancelled half-way: nats-py would keep the socket.
+                    await client.close()
         except (nats_errors.Error, OSError, TimeoutError, ValueError) as exc:
             reason = refusals[-1] if refusals else str(exc)
             if _AUTHORIZATION in f"{exc} {reason}".lower():

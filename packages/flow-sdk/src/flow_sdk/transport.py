@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import ssl
 import urllib.request
 from collections import deque
@@ -29,10 +30,14 @@ _Origin = tuple[bytes, bytes, int | None]
 
 
 def make_transport(url: httpx.URL) -> httpx.AsyncBaseTransport | None:
-    """The transport for a platform; None where httpx's own is needed, because the environment names a proxy."""
-    proxies = urllib.request.getproxies()
-    if (url.scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(url.host):
-        return None
+    """The transport for a platform; None where httpx's own is needed, because the environment names a proxy.
+
+    A loopback address is never a proxy's to reach. It is what containers get, beside variables meant for user code.
+    """
+    if not _is_loopback(url.host):
+        proxies = urllib.request.getproxies()
+        if (url.scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(url.host):
+            return None
     if url.scheme == "https":
         return PlatformTransport(httpx.create_ssl_context())
     # No certificates are needed; loading them takes 0.1 s. Empty, the store trusts nobody: that fails closed.
@@ -172,6 +177,13 @@ class PlatformTransport(httpx.AsyncHTTPTransport):
                 if connection in idle:
                     idle.remove(connection)
             self._let_next()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _serialize(request: httpx.Request) -> bytes:
