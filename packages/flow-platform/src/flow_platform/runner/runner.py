@@ -50,7 +50,7 @@ class Runner:
         self._outbox = Outbox(bus)
         self._attempts: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._containers_ending = 0
+        self._endings: set[asyncio.Task[None]] = set()
         self._completed = 0
         self._room_made = asyncio.Event()
         self._is_draining = False
@@ -103,11 +103,12 @@ class Runner:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._endings:  # Begun by the attempts that were just cancelled, too. Never cancelled: they free things.
+            await asyncio.wait(list(self._endings), timeout=SETTLE_SECONDS)
 
     def _end_later(self, container: Container) -> None:
         """It takes room until it is gone."""
-        self._containers_ending += 1
-        self._spawn(self._end(container), "end-container")
+        self._spawn(self._end(container), "end-container", self._endings)
 
     # Work.
 
@@ -156,7 +157,7 @@ class Runner:
         self._outbox.supersede(assignment.execution_id)
         attempt = Attempt(assignment, self._place, self._end_later)
         self._attempts[assignment.execution_id] = attempt
-        self._spawn(self._attempt(attempt), f"attempt-{assignment.execution_id}")
+        self._spawn(self._attempt(attempt), f"attempt-{assignment.execution_id}", self._tasks)
         if self._is_draining:
             attempt.stop(ending.lost(f"its runner {self._config.runner_id!r} is stopping (runner_drained)"))
 
@@ -176,7 +177,7 @@ class Runner:
             self._room_made.set()
 
     def _room(self) -> int:
-        return self._config.max_containers - len(self._attempts) - self._containers_ending
+        return self._config.max_containers - len(self._attempts) - len(self._endings)
 
     # Leases.
 
@@ -201,7 +202,7 @@ class Runner:
                 runner_id=self._config.runner_id,
                 instance=self._instance,
                 leases=leases,
-                containers=len(self._attempts) + self._containers_ending,
+                containers=len(self._attempts) + len(self._endings),
                 completed=self._completed,
             )
         )
@@ -279,18 +280,16 @@ class Runner:
             logger.warning("stopped with unrecorded reports", extra={"reports": len(self._outbox)})
 
     async def _end(self, container: Container) -> None:
-        try:
-            await container.end()
-        finally:
-            self._containers_ending -= 1
-            self._room_made.set()
+        await container.end()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
+        tasks.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._endings.discard(task)
+        self._room_made.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s failed", task.get_name(), exc_info=error)

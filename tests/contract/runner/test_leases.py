@@ -1,0 +1,142 @@
+"""Claims, heartbeats, lost and recorded leases, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from flow_platform.bus.connection import Bus
+from flow_platform.bus.server import NatsServer
+from flow_platform.bus.streams import STREAMS
+from flow_sdk.wire import subjects
+
+from tests.contract.runner.conftest import RUNNER_ID, StartRunner
+from tests.contract.runner.fake_engine import FakeEngine, assignment, becomes
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SLEEPS = "import time\ndef main():\n    time.sleep(60)"
+QUICK = "def main():\n    return 1"
+
+
+async def test_a_runner_registers_when_an_engine_comes(nats_server: NatsServer, start_runner: StartRunner) -> None:
+    starting = asyncio.create_task(start_runner(slots=3))
+    bus = await Bus.connect(nats_server.url, name="late")
+    try:
+        engine = FakeEngine(bus)
+        await engine.start()
+        await asyncio.wait_for(starting, 5)
+        assert engine.registers[0].runner_id == RUNNER_ID
+        assert engine.registers[0].slots == 3
+        assert engine.registers[0].capabilities == ["namespaces"]
+        await engine.stop()
+    finally:
+        await bus.drain_and_close()
+
+
+async def test_one_claim_is_outstanding_and_renewed(engine: FakeEngine, start_runner: StartRunner) -> None:
+    engine.hold_seconds = 0.1
+    await start_runner(max_containers=9)
+    await becomes(lambda: len(engine.claims) >= 3, True)
+    assert {claim.room for claim in engine.claims} == {9}
+    assert {claim.hold_seconds for claim in engine.claims} == {0.1}
+
+
+async def test_an_unknown_runner_registers_again_as_the_same_instance(
+    engine: FakeEngine, start_runner: StartRunner
+) -> None:
+    await start_runner()
+    engine.knows_runners = False
+    await becomes(lambda: len(engine.registers) >= 2, True)
+    engine.knows_runners = True
+    assert len({register.instance for register in engine.registers}) == 1
+    assert (await engine.run(assignment(QUICK))).content["output"] == 1
+
+
+async def test_a_lost_lease_ends_the_container_and_reports_nothing(
+    engine: FakeEngine, start_runner: StartRunner
+) -> None:
+    await start_runner()
+    work = assignment(SLEEPS)
+    await engine.work.put(work)
+    await becomes(lambda: engine.statuses.get(work.execution_id), ["running"])
+    await becomes(lambda: engine.last_heartbeat.containers, 1)
+    engine.lost.add(work.execution_id)
+    await becomes(lambda: (engine.last_heartbeat.leases, engine.last_heartbeat.containers), ([], 0))
+    assert work.execution_id not in engine.outputs
+
+
+async def test_a_newer_attempt_replaces_the_older_one(engine: FakeEngine, start_runner: StartRunner) -> None:
+    await start_runner()
+    work = assignment(SLEEPS)
+    await engine.work.put(work)
+    await becomes(lambda: engine.statuses.get(work.execution_id), ["running"])
+    newer = work.model_copy(update={"lease_epoch": 2, "attempt": 2, "code": QUICK})
+    output = await engine.run(newer)
+    assert output.headers[subjects.HEADER_LEASE_EPOCH] == "2"
+    assert len(engine.outputs[work.execution_id]) == 1
+
+
+async def test_a_report_is_held_until_it_is_recorded(engine: FakeEngine, start_runner: StartRunner) -> None:
+    engine.is_recording = False
+    await start_runner()
+    work = assignment(QUICK)
+    await engine.run(work)
+    await becomes(lambda: [lease.reported for lease in engine.last_heartbeat.leases], [True])
+    await becomes(lambda: len(engine.outputs[work.execution_id]) >= 2, True)  # Said again after two heartbeats.
+    engine.is_recording = True
+    await becomes(lambda: engine.last_heartbeat.leases, [])
+    first, second = engine.outputs[work.execution_id][:2]
+    assert first == second or first.content == second.content
+
+
+async def test_a_report_survives_the_loss_of_its_stream(engine: FakeEngine, start_runner: StartRunner) -> None:
+    await start_runner()
+    work = assignment("import time\ndef main():\n    time.sleep(0.3)\n    return 'kept'")
+    await engine.work.put(work)
+    await becomes(lambda: engine.statuses.get(work.execution_id), ["running"])
+    for stream in STREAMS:
+        await engine.bus.api(f"STREAM.DELETE.{stream}", {})
+    assert (await engine.ended(work.execution_id)).content["output"] == "kept"
+
+
+async def test_room_is_bounded_by_containers(engine: FakeEngine, start_runner: StartRunner) -> None:
+    await start_runner(max_containers=2)
+    works = [assignment(SLEEPS) for _ in range(2)]
+    for work in works:
+        await engine.work.put(work)
+    await becomes(lambda: all(work.execution_id in engine.statuses for work in works), True)
+    claims = len(engine.claims)
+    engine.cancel.add(works[0].execution_id)
+    await becomes(lambda: len(engine.claims) > claims, True)
+    assert engine.claims[-1].room == 1
+
+
+async def test_a_drain_hands_back_what_still_runs(engine: FakeEngine, start_runner: StartRunner) -> None:
+    runner = await start_runner()
+    long, short = assignment(SLEEPS), assignment("import time\ndef main():\n    time.sleep(0.3)\n    return 'done'")
+    for work in (long, short):
+        await engine.work.put(work)
+    await becomes(lambda: {long.execution_id, short.execution_id} <= engine.statuses.keys(), True)
+    await runner.drain(0.6)
+    assert (await engine.ended(short.execution_id)).content["output"] == "done"
+    error = (await engine.ended(long.execution_id)).error
+    assert error["code"] == "container_lost"
+    assert "runner_drained" in error["message"]
+    claims = len(engine.claims)
+    late = assignment(QUICK)
+    await engine.work.put(late)
+    assert len(engine.claims) == claims
+    engine.work.get_nowait()
+
+
+async def test_a_drain_waits_for_the_record(engine: FakeEngine, start_runner: StartRunner) -> None:
+    engine.is_recording = False
+    runner = await start_runner()
+    await engine.run(assignment(QUICK))
+    draining = asyncio.create_task(runner.drain(1))
+    heartbeats = len(engine.heartbeats)
+    await becomes(lambda: len(engine.heartbeats) > heartbeats + 1, True)
+    assert not draining.done()
+    engine.is_recording = True
+    await asyncio.wait_for(draining, 5)
