@@ -8,7 +8,6 @@ connection up for good (it does on some errors of the server) a new one takes it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -20,9 +19,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from flow_platform.bus.consumer import Handler, Message, PullConsumer, decode_answer, message_of
-from flow_platform.bus.nats_client import settle, subscribe
+from flow_platform.bus.nats_client import close, settle, subscribe
 from flow_platform.bus.objects import ObjectStore
-from flow_platform.bus.publisher import Publisher
+from flow_platform.bus.publisher import Publisher, Retry
 from flow_platform.bus.server_config import ENGINE_USER, RUNNER_USER
 from flow_platform.bus.streams import STREAMS, ensure_stream
 from flow_platform.domain.errors import BusUnavailable, PayloadTooLarge
@@ -32,6 +31,8 @@ __all__ = ["Bus", "Message"]
 _log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds for the first connection.
+# After a reconnect, answers wait this many seconds: the requester was cut off, too, and may not be back yet.
+ANSWER_WAIT: Final = 0.3
 RECONNECT_WAIT: Final = 0.1  # seconds between two attempts; loopback or a rack, so trying is cheap.
 API_TIMEOUT: Final = 5.0  # seconds for one request to the JetStream API.
 DRAIN_TIMEOUT: Final = 5  # seconds to finish what is in flight when the process ends.
@@ -62,6 +63,7 @@ class Bus:
         self._consumers: set[PullConsumer] = set()
         self._subscribers: list[Callable[[Client], Awaitable[Any]]] = []
         self._held = 0
+        self._answers_from = 0.0
         self._ensuring: asyncio.Task[None] | None = None
         self.publisher = Publisher(self.ensure_streams)
         self._objects = ObjectStore(self)
@@ -213,9 +215,19 @@ class Bus:
         await self._objects.delete(name)
 
     async def api(self, subject: str, request: dict[str, Any]) -> dict[str, Any]:
-        """One request to the JetStream API, `$JS.API.{subject}`. An error answer is returned, not raised."""
+        """One request to the JetStream API, `$JS.API.{subject}`. An error answer is returned, not raised.
+
+        Raises:
+            BusUnavailable: There is no answer, or no connection.
+        """
         payload = json.dumps(request).encode() if request else b""
-        return decode_answer(await self.request(f"$JS.API.{subject}", payload, timeout=API_TIMEOUT))
+        until = asyncio.get_running_loop().time() + API_TIMEOUT
+        try:
+            async with asyncio.timeout_at(until):
+                await self._up.wait()
+            return decode_answer((await self.publisher.ask(f"$JS.API.{subject}", payload, None, until)).data)
+        except (TimeoutError, Retry) as error:
+            raise BusUnavailable(f"JetStream does not answer {subject!r}: {error}") from error
 
     async def drain_and_close(self) -> None:
         """Finishes what is in flight, as far as the server is there, and ends the connection and all its tasks."""
@@ -232,11 +244,10 @@ class Bus:
             if client.is_connected:
                 async with asyncio.timeout(DRAIN_TIMEOUT):
                     await client.drain()
-        except (TimeoutError, nats.errors.Error) as error:
+        except (TimeoutError, OSError, nats.errors.Error) as error:
             _log.info("connection closed without draining", extra={"reason": repr(error)})
         finally:
-            if not client.is_closed:
-                await client.close()
+            await close(client)
 
     # The connection.
 
@@ -260,8 +271,7 @@ class Bus:
                     inbox_prefix=self._inbox_prefix,
                 )
         except (TimeoutError, OSError, nats.errors.Error) as error:
-            with contextlib.suppress(OSError, nats.errors.Error):
-                await client.close()
+            await close(client)
             reason = self._last_error or repr(error)
             raise BusUnavailable(f"no connection to NATS at {_address(self._url)!r}: {reason}") from error
         client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
@@ -285,6 +295,7 @@ class Bus:
 
     async def _on_reconnected(self) -> None:
         self._last_error = ""
+        self._answers_from = asyncio.get_running_loop().time() + ANSWER_WAIT
         self.publisher.connected()
         self._up.set()
 
@@ -342,7 +353,10 @@ class Bus:
     async def _answer(self, message: Msg, answer: bytes, reason: str) -> None:
         if not message.reply:
             return
+        if (wait := self._answers_from - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(wait)
         try:
+            await self._up.wait()
             headers = {_HEADER_ERROR: reason[:500]} if reason else None
             await self._connected().publish(message.reply, answer, headers=headers)
         except (nats.errors.Error, BusUnavailable) as error:

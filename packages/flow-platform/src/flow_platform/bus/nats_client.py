@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -26,3 +28,16 @@ async def settle(client: Client) -> None:
     while client.is_connected and client.pending_data_size:  # noqa: ASYNC110 - nothing tells when it is empty.
         await asyncio.sleep(0)
     await client.flush()
+
+
+async def close(client: Client) -> None:
+    """Closes without waiting for anything to be written.
+
+    On a broken connection nats-py's `close` would fail over what is left to write, and leave its tasks behind.
+    """
+    if client.is_closed:
+        return
+    client._pending = []  # noqa: SLF001
+    client._pending_data_size = 0  # noqa: SLF001
+    with contextlib.suppress(OSError, nats.errors.Error):
+        await client.close()

@@ -23,7 +23,9 @@ from flow_platform.domain.errors import BusUnavailable, PayloadTooLarge
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 
-ATTEMPT_TIMEOUT: Final = 4.0  # seconds for one acknowledgement; a cluster elects a leader within 4 to 9.
+# Seconds for one acknowledgement, by attempt; the last one is repeated. A stream that is deleted under a message never
+# answers, a busy disk or a cluster that elects a leader does so late: then the repetition is recognized by its id.
+ATTEMPT_TIMEOUTS: Final = (2.0, 4.0)
 RETRY_DELAYS: Final = (0.02, 0.05, 0.1, 0.2, 0.5)  # seconds; the last one is repeated.
 
 NO_RESPONDERS: Final = "503"
@@ -81,11 +83,12 @@ class Publisher:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         delays = itertools.chain(RETRY_DELAYS, itertools.repeat(RETRY_DELAYS[-1]))
+        patience = itertools.chain(ATTEMPT_TIMEOUTS, itertools.repeat(ATTEMPT_TIMEOUTS[-1]))
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._up.wait()
-                return await self.attempt(subject, body, complete, min(deadline, loop.time() + ATTEMPT_TIMEOUT))
+                return await self.attempt(subject, body, complete, min(deadline, loop.time() + next(patience)))
             except TimeoutError:
                 raise BusUnavailable(f"no connection to publish {subject!r} within {timeout!r} s") from None
             except Retry as retry:
@@ -97,15 +100,26 @@ class Publisher:
                     await self._restore_streams()
 
     async def attempt(self, subject: str, body: bytes, headers: dict[str, str], until: float) -> int:
-        """Sends once and waits for the acknowledgement.
+        """Publishes once and returns the sequence number.
 
         Raises:
             Retry: Not known to be stored.
             PayloadTooLarge: The server's limit is smaller than this message.
         """
+        return _sequence(subject, body, await self.ask(subject, body, headers, until))
+
+    async def ask(self, subject: str, body: bytes, headers: dict[str, str] | None, until: float) -> Msg:
+        """Sends a request to the server itself and returns its answer.
+
+        Unlike a request to another client, it is over when the connection is: the server has forgotten it.
+
+        Raises:
+            Retry: There is no answer.
+            PayloadTooLarge: The server's limit is smaller than this message.
+        """
         client = self._client
-        if client is None:
-            raise Retry("not connected yet")
+        if client is None or not self._up.is_set():
+            raise Retry("there is no connection")
         token = str(next(self._tokens))
         future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._waiting[token] = future
@@ -114,7 +128,7 @@ class Publisher:
             async with asyncio.timeout_at(until):
                 answer = await future
         except TimeoutError:
-            raise Retry("no acknowledgement came") from None
+            raise Retry("no answer came") from None
         except nats.errors.MaxPayloadError as error:
             raise PayloadTooLarge(
                 f"a message of {len(body)!r} bytes to {subject!r}, at most {client.max_payload!r} are allowed"
@@ -123,7 +137,9 @@ class Publisher:
             raise Retry(repr(error)) from error
         finally:
             self._waiting.pop(token, None)
-        return _sequence(subject, body, answer)
+        if not answer.data and answer.headers and answer.headers.get("Status") == NO_RESPONDERS:
+            raise Retry(f"nobody listens to {subject!r}", stream_missing=True)
+        return answer
 
     async def _restore_streams(self) -> None:
         try:
@@ -138,8 +154,6 @@ class Publisher:
 
 
 def _sequence(subject: str, body: bytes, answer: Msg) -> int:
-    if not answer.data and answer.headers and answer.headers.get("Status") == NO_RESPONDERS:
-        raise Retry("no stream has this subject", stream_missing=True)
     try:
         document: dict[str, Any] = json.loads(answer.data)
     except ValueError:
