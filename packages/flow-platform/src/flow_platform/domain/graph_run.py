@@ -1,0 +1,205 @@
+"""One run of a graph, decided step by step: what starts next, what is skipped, what came out.
+
+`advance` looks at what has ended and says what follows; whoever runs the nodes records their outcomes and asks again.
+Nothing here waits, and nothing depends on the order in which outcomes arrive: an edge is decided, and an input
+resolved, only when everything that they read has ended. So a run may be stopped anywhere and taken up again from the
+recorded outcomes alone.
+
+A failed node does not stop the run: what does not depend on it goes on, and what follows it is skipped, unless an
+edge whose condition reads `errors` leads on. A run completed when each failure was handled by such an edge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
+
+from flow_platform.domain import errors
+from flow_platform.domain.graph_model import Edge, Graph
+from flow_platform.domain.graph_result import Outcome, Result, conclude
+
+EdgeKey = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class EdgeDecision:
+    """Whether an edge was taken, for good. `error`: its condition could not be decided; then it is not taken."""
+
+    taken: bool
+    error: ErrorDocument | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What is known of a run.
+
+    Attributes:
+        outcomes: Of the nodes that have ended; also of those whose input could not be made, which never started.
+        started: Nodes that were handed out and need not be handed out again.
+        edges: What `advance` has decided already. A memory, not a record: leave it out, and it is found again.
+    """
+
+    inputs: Any
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])
+    started: frozenset[str] = frozenset()
+    edges: Mapping[EdgeKey, EdgeDecision] = field(default_factory=dict[EdgeKey, EdgeDecision])
+
+    def with_started(self, *nodes: str) -> RunState:
+        return dataclasses.replace(self, started=self.started.union(nodes))
+
+    def with_outcome(self, node: str, outcome: Outcome) -> RunState:
+        """The state after a node ended. The first outcome of a node stays; a later one changes nothing."""
+        if node in self.outcomes:
+            return self
+        return dataclasses.replace(self, outcomes={**self.outcomes, node: outcome})
+
+
+@dataclass(frozen=True)
+class Start:
+    """A node that shall run now, with this input."""
+
+    node: str
+    input: Any
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What follows from a state.
+
+    Attributes:
+        state: The given state with all that was decided on the way. Carry on with it.
+        start: In the order of the graph.
+        skipped: Nodes that will not run, in the order of the graph.
+        result: Set when the run is over.
+    """
+
+    state: RunState
+    start: tuple[Start, ...]
+    skipped: tuple[str, ...]
+    result: Result | None
+
+
+def advance(graph: Graph, state: RunState) -> Advance:
+    """Decides what follows. Calling it again with the state that it gave changes nothing."""
+    return _Walk(graph, state).run()
+
+
+class _Walk:
+    """One pass over the graph, sources first, so that what one node decides is known to those after it."""
+
+    def __init__(self, graph: Graph, state: RunState) -> None:
+        self._graph = graph
+        self._state = state
+        self._outcomes = dict(state.outcomes)
+        self._edges = dict(state.edges)
+        self._skipped: set[str] = set()
+        self._outputs: dict[str, Any] = {}
+        self._failures: dict[str, Any] = {}
+
+    def run(self) -> Advance:
+        start: list[Start] = []
+        running = False
+        for node in self._graph.order:
+            if node not in self._outcomes:
+                match self._decide(node):
+                    case "skip":
+                        self._skipped.add(node)
+                    case Start() as ready if node not in self._state.started:
+                        start.append(ready)
+                    case ErrorDocument() as error:
+                        self._outcomes[node] = Outcome("failed", error=error)
+                    case _:
+                        running = True
+            self._publish(node)
+            for edge in self._graph.outgoing[node]:
+                self._decide_edge(edge)
+        skipped = tuple(node for node in self._graph.nodes if node in self._skipped)
+        state = dataclasses.replace(self._state, outcomes=self._outcomes, edges=self._edges)
+        if start or running:
+            places = {node: place for place, node in enumerate(self._graph.nodes)}
+            return Advance(state, tuple(sorted(start, key=lambda ready: places[ready.node])), skipped, None)
+        return Advance(state, (), skipped, self._result())
+
+    def _decide(self, node: str) -> Start | ErrorDocument | Literal["skip", "wait"]:
+        edges = [self._edges.get(edge.key) for edge in self._graph.incoming[node]]
+        taken = [edge is not None and edge.taken for edge in edges]
+        refused = [edge is not None and not edge.taken for edge in edges]
+        if edges and self._graph.nodes[node].join == "all":
+            if any(refused):
+                return "skip"
+            if not all(taken):
+                return "wait"
+        elif edges:
+            if all(refused):
+                return "skip"
+            if not any(taken):
+                return "wait"
+        if node in self._state.started:
+            return "wait"
+        template = self._graph.nodes[node].input
+        if not all(self._is_settled(reference.node) for _, reference in template.references() if reference.node):
+            return "wait"
+        try:
+            return Start(node, template.resolve(self._state.inputs, self._outputs, self._failures))
+        except errors.InvalidInput as error:
+            return _error(error)
+
+    def _decide_edge(self, edge: Edge) -> None:
+        if edge.key in self._edges or not self._is_settled(edge.source):
+            return
+        outcome = self._outcomes.get(edge.source)
+        condition = edge.condition
+        if outcome is None or (outcome.status == "failed" and (not condition or "errors" not in condition.reads.paths)):
+            self._edges[edge.key] = EdgeDecision(taken=False)
+            return
+        if condition is None:
+            self._edges[edge.key] = EdgeDecision(taken=True)
+            return
+        visible = self._graph.upstream[edge.source] | {edge.source}
+        read = condition.reads.nodes()
+        if not all(self._is_settled(node) for node in (visible if read is None else read)):
+            return
+        outputs = {node: output for node, output in self._outputs.items() if node in visible}
+        failures = {node: failure for node, failure in self._failures.items() if node in visible}
+        try:
+            self._edges[edge.key] = EdgeDecision(condition.evaluate(self._state.inputs, outputs, failures))
+        except errors.InvalidInput as error:
+            self._edges[edge.key] = EdgeDecision(taken=False, error=_error(error))
+
+    def _publish(self, node: str) -> None:
+        """Makes an outcome visible to mappings and conditions."""
+        outcome = self._outcomes.get(node)
+        if outcome is None:
+            return
+        if outcome.status == "completed":
+            self._outputs[node] = outcome.output
+        else:
+            error = outcome.error or ErrorDocument(code="unknown")
+            self._failures[node] = {"code": error.code, "type": error.type, "message": error.message}
+
+    def _is_settled(self, node: str) -> bool:
+        return node in self._outcomes or node in self._skipped
+
+    def _result(self) -> Result:
+        refused = {edge.name: found.error for edge in self._graph.edges if (found := self._edges[edge.key]).error}
+        handled = {edge.source for edge in self._graph.edges if self._edges[edge.key].taken}
+        return conclude(
+            self._graph, self._state.inputs, self._outcomes, handled, refused, self._outputs, self._failures
+        )
+
+
+def _error(error: errors.FlowError) -> ErrorDocument:
+    # A second attempt would read the same data.
+    return ErrorDocument(code=error.error_code, message=error.message, retryable=False)
+
+
+def completed(output: Any, metrics: MetricsDocument | None = None) -> Outcome:
+    return Outcome("completed", output, metrics=metrics)
+
+
+def failed(error: ErrorDocument, metrics: MetricsDocument | None = None) -> Outcome:
+    return Outcome("failed", error=error, metrics=metrics)
