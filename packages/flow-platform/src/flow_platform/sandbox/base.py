@@ -190,7 +190,7 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def run_command(self, command: Command, proxy_handler: object | None = None) -> CommandEnded:
+    async def run_command(self, command: Command, /, proxy_handler: object | None = None) -> CommandEnded:
         """Runs one command in a sandbox of its own and waits for its end."""
         ...
 
