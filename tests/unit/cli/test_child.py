@@ -22,19 +22,19 @@ def said():
 @pytest.fixture
 def child(tmp_path, said):
     def make(code: str) -> Child:
-        return Child(Program("part", ("-c", code), dict(os.environ), tmp_path / "part.log"), said.append)
+        return Child(Program("part", ("-c", code), dict(os.environ), tmp_path / "part.log"), said.append, 0.005)
 
     return make
 
 
 async def test_a_child_is_started_again_and_given_up_when_it_always_dies(child, said):
     dying = child("import sys; print('so it ends'); sys.exit(3)")
-    with pytest.raises(ChildFailed, match="the part ended with exit code 3, the 5th time within 60 s") as caught:
+    with pytest.raises(ChildFailed, match="the part ended with exit code 3, the 8th time within 60 s") as caught:
         await dying.keep_running()
-    assert dying.starts == 5
-    assert caught.value.tail.splitlines() == ["so it ends"] * 5
-    assert len(said) == 4
-    assert "starting it again in 0.1 s" in said[0]
+    assert dying.starts == 8
+    assert caught.value.tail.splitlines() == ["so it ends"] * 8
+    assert len(said) == 7
+    assert "starting it again in 0.005 s" in said[0]
 
 
 async def test_its_report_is_heard(child):
@@ -99,3 +99,25 @@ async def test_the_life_pipe_closes_with_the_supervisor(child):
     keeping.cancel()  # As the supervisor's end would: the other end of the pipe is closed.
     await asyncio.gather(keeping, return_exceptions=True)
     await asyncio.wait_for(waiting.wait_gone(), 20)
+
+
+async def test_the_address_of_nats_comes_by_pipe_when_it_is_known(tmp_path, said):
+    url = asyncio.get_running_loop().create_future()
+    code = READY.format(report='{"url": os.fdopen(int(sys.argv[sys.argv.index("--nats-fd") + 1])).read()}')
+    program = Program("part", ("-c", code + "time.sleep(60)"), dict(os.environ), tmp_path / "log", nats_url=url)
+    child = Child(program, said.append)
+    keeping = asyncio.create_task(child.keep_running())
+    url.set_result("nats://user:password@host:1")
+    assert await asyncio.wait_for(child.ready, 20) == {"url": "nats://user:password@host:1"}
+    child.terminate()
+    await asyncio.wait_for(keeping, 20)
+
+
+async def test_an_error_after_it_was_ready_is_a_death_like_any_other(tmp_path, said):
+    """A database that is away for a moment must not end the platform."""
+    marker = tmp_path / "started"
+    report = '{"error": "away"} if os.path.exists(sys.argv[1]) else {"name": "x"}'
+    code = READY.format(report=report) + "open(sys.argv[1], 'w').close()\nsys.exit(1)"
+    child = Child(Program("part", ("-c", code, str(marker)), dict(os.environ), tmp_path / "log"), said.append, 0.005)
+    with pytest.raises(ChildFailed, match="the 8th time"):
+        await child.keep_running()

@@ -1,6 +1,6 @@
 """Puts the parts together: the only module that names adapters.
 
-    python -m flow_platform.bootstrap server|runner [--listen-fd N] [--ready-fd N] [--life-fd N] [--lock-fd N]
+    python -m flow_platform.bootstrap server|runner [--listen-fd N] [--ready-fd N] [--life-fd N] ...
 
 Each process reads its settings from `FLOW_*` variables. Under a supervisor it dies with it: the kernel sends SIGTERM
 when the supervisor's thread ends, and the life pipe, whose other end only the supervisor holds, closes. Both, because
@@ -13,7 +13,9 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import dataclasses
 import gc
+import importlib
 import json
 import os
 import signal
@@ -33,6 +35,13 @@ from flow_platform.telemetry import configure_logging
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine
 
+DESCRIPTORS: Final = ("--listen-fd", "--ready-fd", "--life-fd", "--lock-fd", "--nats-fd")
+HEAVY: Final = {
+    "server": ("uvloop", "uvicorn", "flow_platform.api.app", "flow_platform.engine.service", "flow_platform.store"),
+    "runner": ("uvloop", "flow_platform.runner"),
+}
+"""What each part needs in any case: loaded while NATS starts."""
+
 REFUSED: Final = 78  # Exit code: this machine cannot do it, and the report says why. Source: sysexits.h, EX_CONFIG.
 ADMIN_TOKEN_LIFE: Final = timedelta(days=30)
 ADMIN_TOKEN_CHECK_SECONDS: Final = 6 * 3600.0
@@ -51,10 +60,11 @@ def main(arguments: list[str] | None = None) -> None:
     _die_with_parent()
     parser = argparse.ArgumentParser(prog="flow_platform.bootstrap", allow_abbrev=False)
     parser.add_argument("part", choices=("server", "runner"))
-    for name in ("--listen-fd", "--ready-fd", "--life-fd", "--lock-fd"):
+    for name in DESCRIPTORS:
         parser.add_argument(name, type=int)
     options = parser.parse_args(arguments)
-    for descriptor in (options.listen_fd, options.ready_fd, options.life_fd, options.lock_fd):
+    for name in DESCRIPTORS:
+        descriptor = getattr(options, name[2:].replace("-", "_"))
         if descriptor is not None:
             os.set_inheritable(descriptor, False)  # Ours alone: containers and builds get none of them.
     if options.life_fd is not None:
@@ -62,6 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
     report = _reporter(options.ready_fd)
     try:
         settings = load_settings()
+        configure_logging(settings.log_format, settings.log_level)
+        if options.nats_fd is not None:
+            _load(options.part)
+            settings = dataclasses.replace(settings, nats_url=_read_all(options.nats_fd))
         if options.part == "runner":
             sys.exit(run_runner_process(settings, report))
         listener = socket.socket(fileno=options.listen_fd) if options.listen_fd is not None else None
@@ -212,6 +226,23 @@ def _write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     draft.replace(path)
+
+
+def _load(part: str) -> None:
+    """Imports what the part needs. Nothing of it is garbage, so the collector rests."""
+    gc.disable()
+    for module in HEAVY[part]:
+        importlib.import_module(module)
+    gc.enable()
+
+
+def _read_all(descriptor: int) -> str:
+    """What the supervisor says through a pipe, up to its end."""
+    with os.fdopen(descriptor) as pipe:
+        text = pipe.read()
+    if not text:
+        raise FlowError("the supervisor ended before NATS was started")
+    return text
 
 
 def _api_address(settings: Settings) -> tuple[str, int]:

@@ -21,7 +21,7 @@ REFUSED: Final = 78
 sysexits.h, EX_CONFIG.
 """
 
-MAX_DEATHS: Final = 5  # Within DEATH_WINDOW_SECONDS; then it is a crash loop, not an accident.
+MAX_DEATHS: Final = 8  # Within DEATH_WINDOW_SECONDS; then it is a crash loop, not an accident.
 DEATH_WINDOW_SECONDS: Final = 60.0
 FIRST_PAUSE_SECONDS: Final = 0.1  # Doubles with each death in the window.
 MAX_REPORT_BYTES: Final = 1 << 20
@@ -36,6 +36,8 @@ class Program:
     Attributes:
         arguments: After the interpreter.
         descriptors: Option -> descriptor that the child inherits; the option and its number are added to `arguments`.
+        nats_url: Handed over through a pipe (`--nats-fd`) as soon as it is known, so that the child can load meanwhile;
+            and not in the environment, where a credential has no business.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Program:
     environment: Mapping[str, str]
     log: Path
     descriptors: Mapping[str, int] = field(default_factory=dict[str, int])
+    nats_url: asyncio.Future[str] | None = None
 
 
 class ChildFailed(FlowError):
@@ -63,8 +66,11 @@ class Child:
         starts: How often it was started.
     """
 
-    def __init__(self, program: Program, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, program: Program, say: Callable[[str], None], first_pause_seconds: float = FIRST_PAUSE_SECONDS
+    ) -> None:
         self.program = program
+        self._first_pause_seconds = first_pause_seconds
         self.ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.starts = 0
         self._say = say
@@ -92,7 +98,7 @@ class Child:
                     tail=tail_of(self.program.log),
                 )
             recent = sum(1 for death in deaths if deaths[-1] - death < DEATH_WINDOW_SECONDS)
-            pause = FIRST_PAUSE_SECONDS * 2 ** (recent - 1)
+            pause = self._first_pause_seconds * 2 ** (recent - 1)
             self._say(f"the {self.program.name} {how}; starting it again in {pause:g} s (log: {self.program.log})")
             await asyncio.sleep(pause)
 
@@ -124,7 +130,10 @@ class Child:
         reading, writing = os.pipe()
         # While we live, the writing end of this pipe is open; the child takes its closing as our death.
         living, alive = os.pipe()
+        asking, telling = os.pipe()
         descriptors = {**program.descriptors, "--ready-fd": writing, "--life-fd": living}
+        if program.nats_url:
+            descriptors["--nats-fd"] = asking
         options = [word for name, number in descriptors.items() for word in (name, str(number))]
         log = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -141,19 +150,22 @@ class Child:
                 start_new_session=True,  # A terminal's Ctrl-C is ours to hand on, in the right order.
             )
         except BaseException:
-            os.close(reading)
-            os.close(alive)
+            for descriptor in (reading, alive, telling):
+                os.close(descriptor)
             raise
         finally:
-            for descriptor in (writing, living, log):
+            for descriptor in (writing, living, asking, log):
                 os.close(descriptor)
         self.starts += 1
         if self._stopping:  # Asked to stop while it was being started.
             self._signal(signal.SIGKILL)
+        handing = asyncio.create_task(_hand_over(telling, program.nats_url))
         try:
             await self._hear(reading)
             return await self._process.wait()
         finally:
+            handing.cancel()
+            await asyncio.gather(handing, return_exceptions=True)
             os.close(alive)
             if self._process.returncode is None:
                 self._signal(signal.SIGKILL)
@@ -174,10 +186,22 @@ class Child:
             report = json.loads(text)
         except ValueError:
             return  # It died before it could say anything.
+        if self.ready.done():
+            return  # It worked before, so what stops it now may pass: it counts as a death like any other.
         if "error" in report:
             raise ChildFailed(str(report["error"]), hint=str(report.get("hint", "")))
-        if not self.ready.done():
-            self.ready.set_result(report)
+        self.ready.set_result(report)
+
+
+async def _hand_over(descriptor: int, text: asyncio.Future[str] | None) -> None:
+    """Writes the text when it is known; whatever happens, the reader sees an end."""
+    try:
+        if text is not None:
+            os.write(descriptor, (await asyncio.shield(text)).encode())
+    except BrokenPipeError:
+        return  # The child died first.
+    finally:
+        os.close(descriptor)
 
 
 def tail_of(path: Path) -> str:

@@ -49,6 +49,8 @@ class Supervisor:
         self._say = say
         self._folder = DataFolder(settings.data_dir)
         self._nats: NatsServer | None = None
+        self._nats_url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._runner_url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._children: list[Child] = []  # The server, then the runners.
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
@@ -85,14 +87,15 @@ class Supervisor:
         keepers: list[asyncio.Task[None]] = []
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            nats_url, runner_url = await self._start_nats(keepers)
-            self._start_children(listener, nats_url, runner_url, keepers)
+            # Children load for a second or two; NATS starts meanwhile.
+            self._start_children(listener, keepers)
+            await self._start_nats(keepers)
             keepers.append(asyncio.create_task(self._limit_logs()))
             ready = asyncio.create_task(self._wait_ready())
             # Whichever comes first: all parts ready, one of them failed, or the user had enough.
             await _first({ready, stopping}, keepers, START_TIMEOUT_SECONDS)
             if ready.done():
-                self._announce(listener, nats_url, ready.result())
+                self._announce(listener, self._nats_url.result(), ready.result())
                 await _first({stopping}, keepers, None)
             elif not stopping.done():
                 self._give_up()
@@ -105,35 +108,40 @@ class Supervisor:
             stopping.cancel()
             await self._end_everything(keepers)
 
-    async def _start_nats(self, keepers: list[asyncio.Task[None]]) -> tuple[str, str]:
+    async def _start_nats(self, keepers: list[asyncio.Task[None]]) -> None:
+        """Also lets the children know where it is."""
         if self._settings.nats_url:
-            return self._settings.nats_url, self._settings.nats_url
+            self._nats_url.set_result(self._settings.nats_url)
+            self._runner_url.set_result(self._settings.nats_url)
+            return
         nats = self._nats = NatsServer(self._settings.data_dir / "nats")
         await nats.start()
         keepers.append(asyncio.create_task(nats.keep_running()))
-        return nats.url, nats.runner_url
+        self._nats_url.set_result(nats.url)
+        self._runner_url.set_result(nats.runner_url)
 
-    def _start_children(
-        self, listener: socket.socket, nats_url: str, runner_url: str, keepers: list[asyncio.Task[None]]
-    ) -> None:
+    def _start_children(self, listener: socket.socket, keepers: list[asyncio.Task[None]]) -> None:
         port = listener.getsockname()[1]
-        settings = dataclasses.replace(self._settings, nats_url=nats_url, port=port, ready_file=None)
+        settings = dataclasses.replace(self._settings, nats_url="", port=port, ready_file=None)
         descriptors = {"--listen-fd": listener.fileno(), "--lock-fd": self._folder.lock_descriptor}
-        self._children.append(self._child("server", "server", settings, descriptors))
+        self._children.append(self._child("server", "server", settings, self._nats_url, descriptors))
         for number in range(1, self._settings.runners + 1):
             name = f"runner-{number}"
             # A runner machine holds no credential of the database, so this one gets none either.
-            own = dataclasses.replace(settings, nats_url=runner_url, runner_id=f"local-{number}", database_url="")
-            self._children.append(self._child(name, "runner", own, {}))
+            own = dataclasses.replace(settings, runner_id=f"local-{number}", database_url="")
+            self._children.append(self._child(name, "runner", own, self._runner_url, {}))
         keepers += [asyncio.create_task(child.keep_running(), name=child.program.name) for child in self._children]
 
-    def _child(self, name: str, part: str, settings: Settings, descriptors: dict[str, int]) -> Child:
+    def _child(
+        self, name: str, part: str, settings: Settings, nats_url: asyncio.Future[str], descriptors: dict[str, int]
+    ) -> Child:
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(PREFIX) or key.startswith(TEST_PREFIX)
         }
         environment.update(as_environment(settings))
         arguments = ("-m", "flow_platform.bootstrap", part)
-        return Child(Program(name, arguments, environment, self._folder.log(name), descriptors), self._say)
+        log = self._folder.log(name)
+        return Child(Program(name, arguments, environment, log, descriptors, nats_url), self._say)
 
     async def _wait_ready(self) -> Document:
         """The server's report, when all have reported."""
