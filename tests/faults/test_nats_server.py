@@ -347,3 +347,51 @@ async def test_the_configuration_is_made_to_keep_what_it_acknowledges(server, tm
     configuration = (tmp_path / "nats" / "nats.conf").read_text()
     assert "sync_interval: always" in configuration
     assert json.loads((tmp_path / "nats" / "credentials.json").read_text())["port"] == server.port
+
+
+FULL_DISK = """
+import asyncio, sys
+from pathlib import Path
+from flow_platform.bus.connection import Bus
+from flow_platform.bus.server import NatsServer
+from flow_platform.domain.errors import BusUnavailable
+
+async def main(disk):
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(16 << 20))
+    server = NatsServer(disk / "nats")
+    await server.start()
+    keeping = asyncio.create_task(server.keep_running())
+    bus = await Bus.connect(server.url, name="engine")
+    await bus.ensure_streams()
+    stored = 0
+    try:
+        while stored < 100:
+            await bus.publish(f"exec.output.{stored}", bytes(400_000), timeout=0.5)
+            stored += 1
+    except BusUnavailable:
+        pass
+    assert 0 < stored < 100, stored
+    late = asyncio.create_task(bus.publish("exec.output.late", b"x", timeout=60))
+    ballast.unlink()
+    await late
+    state = (await bus.api("STREAM.INFO.EXEC_OUTPUT", {}))["state"]
+    assert state["messages"] >= stored + 1, (state, stored)
+    keeping.cancel()
+    await bus.drain_and_close()
+    await server.stop()
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.slow
+async def test_a_full_disk_loses_nothing_that_was_acknowledged_and_heals_when_there_is_room(tmp_path):
+    mount = 'mount -t tmpfs -o size=28m none "$1" && exec "$2" -c "$3" "$1"'
+    private = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
+    probe = await asyncio.create_subprocess_exec(*private, "true", stderr=asyncio.subprocess.DEVNULL)
+    if await probe.wait() != 0:
+        pytest.skip("no mount namespace of our own: a small disk cannot be made here")
+    process = await asyncio.create_subprocess_exec(*private, mount, "sh", str(tmp_path), sys.executable, FULL_DISK)
+    assert await process.wait() == 0

@@ -25,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from flow_platform.bus.disk_watch import DiskWatch
 from flow_platform.bus.server_config import (
     ENGINE_USER,
     RUNNER_USER,
@@ -40,6 +41,7 @@ START_TIMEOUT: Final = 20.0  # seconds; 0.1 is usual, a store with millions of m
 STOP_GRACE: Final = 10.0  # seconds from SIGTERM to SIGKILL.
 LOCK_TIMEOUT: Final = 3.0  # seconds; an orphan that has just been told to end needs a moment.
 READY_POLL: Final = 0.005  # seconds between two looks at the ports file.
+DISK_LOOK: Final = 1.0  # seconds between two looks whether its disk is full or has room again.
 RESTART_DELAYS: Final = (0.05, 0.2, 1.0, 5.0)  # seconds before the next restart; the last one is repeated.
 HEALTHY_AFTER: Final = 30.0  # seconds of life after which the delays start again from the first.
 LOG_TAIL_BYTES: Final = 2000
@@ -148,12 +150,15 @@ class NatsServer:
         return await self._process.wait() if self._process else 0
 
     async def keep_running(self) -> None:
-        """Restarts the server each time it dies, with growing delays, until `stop` or cancellation."""
+        """Restarts the server each time it dies, with growing delays, until `stop` or cancellation.
+
+        Also restarts it when its disk was full and has room again: by itself it would not recover.
+        """
         loop = asyncio.get_running_loop()
         deaths = 0
         while not self._stopping:
             started = loop.time()
-            status = await self.wait_dead()
+            status = await self._wait_dead_or_broken()
             if self._stopping:
                 return
             if loop.time() - started > HEALTHY_AFTER:
@@ -166,6 +171,19 @@ class NatsServer:
                 await self.start()
             except BusUnavailable as error:
                 _log.error("nats-server did not start again", extra={"reason": error.message})
+
+    async def _wait_dead_or_broken(self) -> int:
+        watch = DiskWatch(self._directory, self.log_path)
+        dead = asyncio.create_task(self.wait_dead())
+        try:
+            while not dead.done():
+                await asyncio.wait({dead}, timeout=DISK_LOOK)
+                if not dead.done() and watch.needs_restart():
+                    _log.warning("nats-server could not write and is started again", extra={"pid": self.pid})
+                    await self._end_process(STOP_GRACE)
+            return dead.result()
+        finally:
+            dead.cancel()
 
     async def _start_on_a_port(self, lock: int, timeout: float) -> None:  # noqa: ASYNC109
         keeper = self._directory / "credentials.json"
