@@ -1,0 +1,16 @@
+"""What the fault tests run."""
+
+import time
+
+from flow_sdk import code_block, workflow
+
+
+@code_block
+def square(number: int, seconds: float = 0.0) -> int:
+    time.sleep(seconds)
+    return number * number
+
+
+@workflow
+async def squares(numbers: list[int]) -> list:
+    return [await square.call(number=number) for number in numbers]

@@ -1,0 +1,95 @@
+"""500 executions leave nothing behind: no process, mount, network namespace, cgroup, descriptor, file or consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from flow_sdk.wire import subjects
+
+from tests.faults.test_killed_parts import client_of
+from tests.support.eventually import eventually
+from tests.support.flow_program import Platform, mounts, network_namespaces
+
+pytestmark = pytest.mark.slow
+
+EXECUTIONS = 500
+IN_FLIGHT = 64
+
+
+async def run(platform: Platform, count: int) -> None:
+    client, ring_id = client_of(platform)
+    limit = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(number: int) -> None:
+        async with limit:
+            document = await client.execute_code_block("square", {"number": number}, {}, ring_id=ring_id)
+            assert document["status"] == "completed", document
+
+    async with client:
+        await asyncio.gather(*(one(number) for number in range(count)))
+
+
+async def test_500_executions_leave_nothing(platform: Platform) -> None:
+    await run(platform, 2 * IN_FLIGHT)  # Whatever is made once under load, pools included, is there now.
+    before = await settled(platform)
+    await run(platform, EXECUTIONS)
+
+    async def now() -> dict[str, Any]:
+        return state(platform)
+
+    try:
+        await eventually(now, lambda after: all(after[name] <= before[name] for name in before), timeout_seconds=30)
+    except AssertionError:
+        assert state(platform) == before
+    assert await consumers(platform) == {"engine"}
+
+
+async def settled(platform: Platform) -> dict[str, Any]:
+    """The state once the pool is full again: twice the same, a while apart."""
+
+    async def pair() -> tuple[dict[str, Any], dict[str, Any]]:
+        first = state(platform)
+        await asyncio.sleep(0.5)
+        return first, state(platform)
+
+    return (await eventually(pair, lambda both: both[0] == both[1], timeout_seconds=30))[1]
+
+
+def state(platform: Platform) -> dict[str, Any]:
+    processes = platform.processes()
+    return {
+        "processes": len(processes),
+        "mounts": len(mounts()),
+        "network namespaces": len(network_namespaces()),
+        "cgroups": sum(1 for _ in cgroups()),
+        "descriptors of the runner": descriptors(platform.child("bootstrap runner")),
+        "descriptors of the server": descriptors(platform.child("bootstrap server")),
+        "temporary files": sum(1 for path in Path("/tmp").iterdir() if "flow" in path.name.lower()),
+    }
+
+
+def cgroups() -> list[Path]:
+    """Ours are named after the process that made them."""
+    found: list[Path] = []
+    for top in ("/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup"):
+        for folder, below, _ in os.walk(top):
+            found += [Path(folder) / name for name in below if name.startswith("flow-")]
+    return found
+
+
+def descriptors(process: int) -> int:
+    return len(os.listdir(f"/proc/{process}/fd"))  # noqa: PTH208
+
+
+async def consumers(platform: Platform) -> set[str]:
+    connection = await nats.connect(platform.wait_ready()["nats_url"])
+    found: set[str] = set()
+    for stream in (subjects.STREAM_OUTPUT, subjects.STREAM_EVENTS, subjects.STREAM_STATUS, subjects.STREAM_INPUT):
+        found |= {consumer.name for consumer in await connection.jetstream().consumers_info(stream)}
+    await connection.close()
+    return found
