@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+import sys
 import urllib.request
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
-import httpcore
 import httpx
 
 from flow_sdk.connection import Body, Connection, ResponseHead
@@ -19,10 +19,6 @@ MAX_CONNECTIONS: Final = 320
 
 MAX_IDLE_SECONDS: Final = 60.0
 """Firewalls forget silent connections after some minutes; one that the server closed is noticed at once."""
-
-# As httpx has them. When a tracer or a test replaces them to see every request, it shall see ours.
-_HTTPX_HANDLE: Final = httpx.AsyncHTTPTransport.handle_async_request
-_HTTPCORE_HANDLE: Final = httpcore.AsyncConnectionPool.handle_async_request
 
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
@@ -44,12 +40,16 @@ def make_transport(url: httpx.URL) -> httpx.AsyncBaseTransport | None:
     return PlatformTransport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
-class PlatformTransport(httpx.AsyncHTTPTransport):
-    """Keeps connections alive and hands each to one request at a time, the last used first."""
+class PlatformTransport(httpx.AsyncBaseTransport):
+    """Keeps connections alive and hands each to one request at a time, the last used first.
+
+    Tracers and test libraries replace methods of httpx or httpcore to see every request. While somebody does, requests
+    go through httpx's own transport, so that they are seen.
+    """
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(verify=context, trust_env=False)
         self._context = context
+        self._watched: httpx.AsyncHTTPTransport | None = None
         self._idle: dict[_Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._opening = 0
@@ -63,11 +63,10 @@ class PlatformTransport(httpx.AsyncHTTPTransport):
 
         Source: RFC 9110, section 9.2.2; Go's net/http does the same, with the same reading of `Idempotency-Key`.
         """
-        if (
-            httpx.AsyncHTTPTransport.handle_async_request is not _HTTPX_HANDLE
-            or httpcore.AsyncConnectionPool.handle_async_request is not _HTTPCORE_HANDLE
-        ):
-            return await super().handle_async_request(request)
+        if _is_watched():
+            if self._watched is None:
+                self._watched = httpx.AsyncHTTPTransport(verify=self._context, trust_env=False)
+            return await self._watched.handle_async_request(request)
         message = await _serialize(request)
         method = request.method.encode()
         timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
@@ -90,7 +89,8 @@ class PlatformTransport(httpx.AsyncHTTPTransport):
             self._discard(connection)
         # A closed socket is gone one turn of the loop later; whoever closes the client may close the loop next.
         await asyncio.sleep(0)
-        await super().aclose()
+        if self._watched is not None:
+            await self._watched.aclose()
 
     def _respond(
         self, request: httpx.Request, origin: _Origin, connection: Connection, head: ResponseHead, body: Body
@@ -177,6 +177,19 @@ class PlatformTransport(httpx.AsyncHTTPTransport):
                 if connection in idle:
                     idle.remove(connection)
             self._let_next()
+
+
+def _is_watched() -> bool:
+    """Whether somebody replaced the methods through which httpx sends. httpcore is loaded only by who uses it."""
+    if _is_replaced(httpx.AsyncHTTPTransport, "httpx"):
+        return True
+    httpcore = sys.modules.get("httpcore")
+    return httpcore is not None and _is_replaced(httpcore.AsyncConnectionPool, "httpcore")
+
+
+def _is_replaced(owner: type[Any], library: str) -> bool:
+    method = owner.handle_async_request
+    return method.__module__.partition(".")[0] != library or hasattr(method, "__wrapped__")
 
 
 def _is_loopback(host: str) -> bool:
