@@ -22,6 +22,7 @@ from flow_platform.sandbox.base import ContainerSpec
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 
 from tests.contract.runner.fake_engine import FakeEngine
+from tests.support.sandbox_cache import sandbox_cache
 
 RUNNER_ID = "runner-1"
 
@@ -42,8 +43,8 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def sandbox(cache_dir: Path) -> AsyncIterator[NamespacesSandbox]:
-    opened = NamespacesSandbox(cache_dir, pool_size=2)
+async def sandbox() -> AsyncIterator[NamespacesSandbox]:
+    opened = NamespacesSandbox(sandbox_cache(), pool_size=2)
     await opened.open()
     await opened.warm(ContainerSpec("workspace"))
     yield opened

@@ -123,6 +123,8 @@ class Environments:
             run = await self._uv.compile(work, way, sorted(known))
             if run.succeeded:
                 return way, _read_text(work / LOCK)
+            if explain.is_unreachable(run.output):
+                break  # The other way would only wait for the same index.
         raise explain.failure(run.output, lines, run.denied)
 
     async def _build(self, environment: EnvironmentRef) -> Path:

@@ -29,7 +29,7 @@ def failure(output: str, lines: Sequence[str], denied: Sequence[str] = ()) -> er
     reason = _reason(output)
     if _UNRESOLVABLE in output:
         code, title = "unresolvable_dependency", "the dependencies cannot be resolved"
-    elif any(sign in output for sign in _UNREACHABLE):
+    elif is_unreachable(output):
         code, title = "index_unavailable", "the package index could not be reached"
     else:
         code, title = "dependency_build_failed", "the dependencies could not be installed"
@@ -39,6 +39,11 @@ def failure(output: str, lines: Sequence[str], denied: Sequence[str] = ()) -> er
     details = [{"field": "dependencies", "requirement": line, "message": reason} for line in named or lines]
     subject = f" ({', '.join(repr(line) for line in named)})" if named else ""
     return errors.BuildFailed(f"{title}{subject}: {reason}", code=code, details=details)
+
+
+def is_unreachable(output: str) -> bool:
+    """Whether uv failed for want of an answer from the index."""
+    return any(sign in output for sign in _UNREACHABLE)
 
 
 def _reason(output: str) -> str:
