@@ -1,4 +1,4 @@
-"""Any part is killed, or its streams are deleted, under 200 executions: each ends once, completed, with its own result."""
+"""Any part is killed, or its streams are deleted, under 200 executions: each ends once, with its own result."""
 
 from __future__ import annotations
 

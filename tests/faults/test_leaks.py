@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from flow_sdk.wire import subjects
 
 from tests.faults.test_killed_parts import client_of
 from tests.support.eventually import eventually
-from tests.support.flow_program import Platform, mounts, network_namespaces
+from tests.support.flow_program import Platform, mounts
 
 pytestmark = pytest.mark.slow
 
@@ -65,25 +66,34 @@ def state(platform: Platform) -> dict[str, Any]:
     return {
         "processes": len(processes),
         "mounts": len(mounts()),
-        "network namespaces": len(network_namespaces()),
-        "cgroups": sum(1 for _ in cgroups()),
+        "network namespaces": len(network_namespaces(processes)),
+        "cgroups": len(cgroups(platform.child("bootstrap runner"))),
         "descriptors of the runner": descriptors(platform.child("bootstrap runner")),
         "descriptors of the server": descriptors(platform.child("bootstrap server")),
         "temporary files": sum(1 for path in Path("/tmp").iterdir() if "flow" in path.name.lower()),
     }
 
 
-def cgroups() -> list[Path]:
-    """Ours are named after the process that made them."""
-    found: list[Path] = []
-    for top in ("/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup"):
-        for folder, below, _ in os.walk(top):
-            found += [Path(folder) / name for name in below if name.startswith("flow-")]
+def network_namespaces(processes: list[int]) -> set[str]:
+    found: set[str] = set()
+    for process in processes:
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{process}/ns/net"))  # noqa: PTH115
     return found
 
 
+def cgroups(runner: int) -> list[str]:
+    """A runner's groups are below one that is named after its process."""
+    return [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if f"/flow-{runner}-" in folder]
+
+
 def descriptors(process: int) -> int:
-    return len(os.listdir(f"/proc/{process}/fd"))  # noqa: PTH208
+    """But for those of the database: its readers connect one by one, as load needs them, up to a fixed number."""
+    count = 0
+    for name in os.listdir(f"/proc/{process}/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            count += "flow.db" not in os.readlink(f"/proc/{process}/fd/{name}")  # noqa: PTH115
+    return count
 
 
 async def consumers(platform: Platform) -> set[str]:
