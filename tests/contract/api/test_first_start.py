@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from flow_platform.domain.clock import ManualClock
@@ -11,8 +10,8 @@ from flow_platform.engine.first_start import ensure_first_tenant
 from flow_platform.store import open_store
 
 
-async def test_starts_together_and_again_make_one_tenant(tmp_path: Path) -> None:
-    stores = [open_store(f"sqlite:///{tmp_path / 'flow.db'}") for _ in range(3)]
+async def test_starts_together_and_again_make_one_tenant(store_url: str) -> None:
+    stores = [open_store(store_url) for _ in range(3)]
     clock = ManualClock()
     for store in stores:
         await store.open()
