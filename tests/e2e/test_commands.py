@@ -218,3 +218,35 @@ def test_a_reader_that_goes_away_is_no_crash(platform: Platform) -> None:
         os.close(writing)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+def test_the_benchmark_measures_a_running_platform(platform: Platform) -> None:
+    document = platform.wait_ready()
+    where = {"FLOW_ORG": document["org_id"], "FLOW_WORKSPACE": document["workspace_id"]}
+    measured = ("--url", document["base_url"], "--token", document["token"], "--only", "w1,w2,w3,w4")
+    done = flow("bench", *measured, "--n", "w1=2,w2=4,w3=1", **where)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["workload"] for row in rows] == ["w1", "w2", "w3"], "submits alone need a platform without runners"
+    assert rows[0]["latency_p50_ms"] > 0
+    assert {"accept", "commit", "claim", "user_code", "answer"} <= set(rows[0]["stages_ms"])
+    assert rows[1]["completed"] == 4
+    assert rows[2]["fan50_ms_per_step"] > 0
+
+
+def test_the_doctor_finds_this_machine_fit(tmp_path) -> None:
+    done = flow("doctor", "--data", tmp_path / "data", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert {"python", "uv", "nats-server", "data folder", "database", "port"} < set(checks)
+    assert {check["level"] for check in checks.values()} <= {"ok", "weak", "missing"}
+    assert done.returncode == ("missing" in {check["level"] for check in checks.values()})
+    assert all(check["hint"] for check in checks.values() if check["level"] == "missing")
+
+
+def test_the_doctor_says_what_is_wrong_and_how_to_mend_it() -> None:
+    done = flow("doctor", "--data", "/proc/nowhere", "--json", FLOW_DATABASE_URL="postgresql://x:secret@127.0.0.1:9/x")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert checks["data folder"]["level"] == "missing"
+    assert checks["database"]["level"] == "missing"
+    assert "secret" not in done.stdout
