@@ -80,11 +80,6 @@ async def test_any_id_is_one_segment_of_the_path(
 ) -> None:
     server.answer(Reply(200, {}))
     async with make_client() as client:
-        try:
-            await client.get_execution_status(identifier)
-        except errors.PlatformValidationError:
-            assert any(0xD800 <= ord(character) < 0xE000 for character in identifier), "only lone surrogates"
-            server.replies.clear()
-            return
+        await client.get_execution_status(identifier)
     assert server.requests[-1].path.startswith("/api/v1/orgs/o1/workspaces/w1/executions/")
     assert server.requests[-1].path.count("/") == 8

@@ -6,17 +6,15 @@ runs in an isolated container. Source: the client contract.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, cast
-from urllib.parse import quote
 from uuid import UUID
 
 import httpx
 
-from flow_sdk import bodies
+from flow_sdk import bodies, environment
 from flow_sdk.encoding import NOT_JSON
 from flow_sdk.errors import (
     PlatformAuthError,
@@ -31,9 +29,9 @@ from flow_sdk.errors import (
     PlatformValidationError,
 )
 from flow_sdk.exec_io import ExecIo
+from flow_sdk.executions import Executions, segment
 from flow_sdk.http import Http
-from flow_sdk.retry import STATUS, SUBMIT, Deadline
-from flow_sdk.waiting import Waiting
+from flow_sdk.retry import Deadline
 
 __all__ = [
     "PlatformAuthError",
@@ -49,12 +47,7 @@ __all__ = [
     "PlatformValidationError",
 ]
 
-DEFAULT_TIMEOUT_SECONDS: Final = 300.0
 DEFAULT_EXECUTION_SECONDS: Final = 300
-CANCEL_SECONDS: Final = 10.0
-"""How long a caller whose own wait is over is kept waiting for the cancel."""
-
-_ACCEPTED: Final = 202
 
 
 class PlatformClient:
@@ -104,12 +97,14 @@ class PlatformClient:
                 "Authentication token not provided. Pass auth_token parameter or set AUTH_TOKEN environment variable."
             )
         self.base_url: str = url
-        self.org_id: str | None = _identifier(org_id, "ORG_ID")
-        self.workspace_id: str | None = _identifier(workspace_id, "WORKSPACE_ID")
+        self.org_id: str | None = environment.identifier(org_id, "ORG_ID")
+        self.workspace_id: str | None = environment.identifier(workspace_id, "WORKSPACE_ID")
         self.execution_id: str | None = os.environ.get("EXECUTION_ID") or None
-        self._http = Http(url, token, _timeout(timeout), on_auth_token_refresh, _billing_headers())
+        self._http = Http(
+            url, token, environment.timeout(timeout), on_auth_token_refresh, environment.billing_headers()
+        )
         self._exec_io = ExecIo(os.environ.get("NATS_URL") or None, self._http, self.execution_id)
-        self._waiting = Waiting()
+        self._executions = Executions(self._http, self._workspace_path)
 
     @property
     def client(self) -> httpx.AsyncClient:
@@ -173,7 +168,7 @@ class PlatformClient:
                 class says which, see `flow_sdk.errors`.
         """
         body = bodies.code_block(input_parameters, config, lifecycle_event, ring_id, timeout_seconds)
-        return await self._submit("code-blocks", code_block_id, body, None)
+        return await self._executions.submit("code-blocks", code_block_id, body)
 
     async def submit_workflow_execution(
         self,
@@ -186,7 +181,7 @@ class PlatformClient:
     ) -> dict[str, Any]:
         """Submits a workflow; otherwise as `submit_code_block_execution`."""
         body = bodies.workflow(input_data, config, lifecycle_event, ring_id, timeout_seconds)
-        return await self._submit("workflows", workflow_id, body, None)
+        return await self._executions.submit("workflows", workflow_id, body)
 
     async def submit_agent_execution(
         self,
@@ -199,7 +194,7 @@ class PlatformClient:
     ) -> dict[str, Any]:
         """Submits an agent; otherwise as `submit_code_block_execution`."""
         body = bodies.agent(input_data, config, lifecycle_event, ring_id, timeout_seconds)
-        return await self._submit("agents", agent_id, body, None)
+        return await self._executions.submit("agents", agent_id, body)
 
     # Watching and ending.
 
@@ -210,7 +205,7 @@ class PlatformClient:
             PlatformNotFoundError: There is no such execution in this workspace.
             PlatformClientError: The platform refused or did not answer.
         """
-        return await self._read_status(execution_id, None, 0)
+        return await self._executions.read_status(execution_id)
 
     async def cancel_execution(self, execution_id: str | UUID) -> dict[str, Any]:
         """Asks for the end of an execution and of all its children. One that has ended stays as it is.
@@ -222,7 +217,7 @@ class PlatformClient:
             PlatformNotFoundError: There is no such execution in this workspace.
             PlatformClientError: The platform refused or did not answer.
         """
-        return await self._cancel(execution_id, None)
+        return await self._executions.cancel(execution_id)
 
     async def await_execution_result(
         self,
@@ -250,7 +245,7 @@ class PlatformClient:
             PlatformNotFoundError: There was no such execution for longer than that.
             PlatformClientError: A read failed, after its retries.
         """
-        return await self._await_result(
+        return await self._executions.await_result(
             execution_id,
             Deadline.after(timeout_seconds),
             timeout_seconds,
@@ -299,7 +294,7 @@ class PlatformClient:
             scope=scope,
             caller_deployment_id=caller_deployment_id,
         )
-        return await self._execute("code-blocks", code_block_id, body, timeout_seconds)
+        return await self._executions.execute("code-blocks", code_block_id, body, timeout_seconds)
 
     async def execute_workflow(
         self,
@@ -337,7 +332,7 @@ class PlatformClient:
             auto_deploy=auto_deploy,
             caller_deployment_id=caller_deployment_id,
         )
-        return await self._execute("workflows", workflow_id, body, budget)
+        return await self._executions.execute("workflows", workflow_id, body, budget)
 
     async def execute_agent(
         self,
@@ -364,7 +359,7 @@ class PlatformClient:
             body = bodies.agent(
                 input_data, context, "agent_run", ring_id, timeout_seconds, caller_deployment_id=caller_deployment_id
             )
-            return await self._execute("agents", agent_id, body, timeout_seconds)
+            return await self._executions.execute("agents", agent_id, body, timeout_seconds)
         body = bodies.inline_agent(
             input_data,
             execution_mode,
@@ -373,7 +368,7 @@ class PlatformClient:
             ring_id=ring_id,
             timeout_seconds=timeout_seconds,
         )
-        return await self._execute_inline("agents", "agent_id", agent_id, body)
+        return await self._executions.execute_inline("agents", "agent_id", agent_id, body)
 
     async def execute_transform(
         self,
@@ -394,7 +389,7 @@ class PlatformClient:
             PlatformClientError: The platform refused or did not answer.
         """
         body = bodies.inline_transform(input_data, caller_deployment_id, context=context)
-        return await self._execute_inline("transforms", "transform_id", transform_id, body)
+        return await self._executions.execute_inline("transforms", "transform_id", transform_id, body)
 
     async def get_service_skills(self, service_id: str | UUID, *, version: int | str | None = None) -> dict[str, Any]:
         """The skills artifact of a published service.
@@ -409,9 +404,9 @@ class PlatformClient:
         """
         if not self.org_id:
             raise PlatformClientError("ORG_ID is required to fetch service skills")
-        service = _segment("service_id", service_id)
-        at = "" if version is None else f"/v{_segment('version', version)}"
-        path = f"/api/v1/orgs/{_segment('org_id', self.org_id)}/services/{service}{at}/skills.json"
+        service = segment("service_id", service_id)
+        at = "" if version is None else f"/v{segment('version', version)}"
+        path = f"/api/v1/orgs/{segment('org_id', self.org_id)}/services/{service}{at}/skills.json"
         try:
             skills = await self._http.request("GET", path)
         except PlatformClientError as exc:
@@ -477,116 +472,10 @@ class PlatformClient:
         """
         await self._exec_io.publish_status(str(execution_id), status)
 
-    # What the above is made of.
-
     def _workspace_path(self) -> str:
         if not self.org_id:
             raise PlatformClientError("ORG_ID is required for requests to a workspace")
         if not self.workspace_id:
             raise PlatformClientError("WORKSPACE_ID is required for requests to a workspace")
-        org, workspace = _segment("org_id", self.org_id), _segment("workspace_id", self.workspace_id)
+        org, workspace = segment("org_id", self.org_id), segment("workspace_id", self.workspace_id)
         return f"/api/v1/orgs/{org}/workspaces/{workspace}"
-
-    async def _submit(
-        self, collection: str, component_id: str | UUID, body: Mapping[str, Any], deadline: Deadline | None
-    ) -> dict[str, Any]:
-        component = _segment("component id", component_id)
-        path = f"{self._workspace_path()}/{collection}/{component}/executions"
-        answer = await self._http.request("POST", path, expect=_ACCEPTED, body=body, retry=SUBMIT, deadline=deadline)
-        return _object(answer, path)
-
-    async def _execute_inline(
-        self, collection: str, name: str, component_id: str | UUID, body: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        path = f"/api/v1/component-execution/{collection}/{_segment(name, component_id)}/execute"
-        return _object(await self._http.request("POST", path, body=body, retry=SUBMIT), path)
-
-    async def _execute(
-        self, collection: str, component_id: str | UUID, body: Mapping[str, Any], timeout_seconds: float
-    ) -> dict[str, Any]:
-        deadline = Deadline.after(timeout_seconds)
-        handle = await self._submit(collection, component_id, body, deadline)
-        execution_id = handle.get("execution_id")
-        if not isinstance(execution_id, str):
-            raise PlatformClientError(f"The platform accepted an execution, but named none: {handle!r:.200}")
-        try:
-            return await self._await_result(execution_id, deadline, timeout_seconds)
-        except TimeoutError as exc:
-            with contextlib.suppress(PlatformClientError):
-                await self._cancel(execution_id, Deadline.after(CANCEL_SECONDS))
-            raise PlatformExecutionError(
-                f"Execution {execution_id} did not complete before the caller wait budget expired"
-            ) from exc
-
-    async def _await_result(
-        self,
-        execution_id: str | UUID,
-        deadline: Deadline,
-        timeout_seconds: float,
-        poll_interval_seconds: float = 0.5,
-        not_found_retry_seconds: float = 30.0,
-    ) -> dict[str, Any]:
-        async def read(until: Deadline, hold_seconds: int) -> dict[str, Any]:
-            return await self._read_status(execution_id, until, hold_seconds)
-
-        try:
-            return await self._waiting.until_terminal(
-                read, deadline, poll_interval_seconds, min(timeout_seconds, max(0.0, not_found_retry_seconds))
-            )
-        except TimeoutError as exc:
-            raise TimeoutError(f"Execution {execution_id} timed out after {timeout_seconds}s") from exc
-
-    async def _read_status(
-        self, execution_id: str | UUID, deadline: Deadline | None, hold_seconds: int
-    ) -> dict[str, Any]:
-        path = f"{self._workspace_path()}/executions/{_segment('execution_id', execution_id)}"
-        answer = await self._http.request("GET", path, retry=STATUS, deadline=deadline, hold_seconds=hold_seconds)
-        return _object(answer, path)
-
-    async def _cancel(self, execution_id: str | UUID, deadline: Deadline | None) -> dict[str, Any]:
-        path = f"{self._workspace_path()}/executions/{_segment('execution_id', execution_id)}/cancel"
-        answer = await self._http.request("POST", path, retry=STATUS, deadline=deadline)
-        return {} if answer is None else _object(answer, path)
-
-
-def _identifier(value: str | UUID | None, variable: str) -> str | None:
-    given = os.environ.get(variable) if value is None else value
-    return None if given is None else str(given).strip() or None
-
-
-def _timeout(given: float | None) -> float:
-    """Seconds; the argument wins over the environment."""
-    variable = os.environ.get("PLATFORM_API_TIMEOUT")
-    source, value = ("timeout", given) if given is not None else ("PLATFORM_API_TIMEOUT", variable)
-    if not value and given is None:
-        return DEFAULT_TIMEOUT_SECONDS
-    try:
-        seconds = float(value or 0)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise ValueError(f"{source} {value!r} is not valid: expected a positive number of seconds")
-    return seconds
-
-
-def _billing_headers() -> dict[str, str]:
-    named = {"X-Parent-Billing-Txn-Id": "PARENT_BILLING_TXN_ID", "X-Lifecycle-Event": "LIFECYCLE_EVENT"}
-    return {header: value for header, variable in named.items() if (value := os.environ.get(variable))}
-
-
-def _segment(name: str, value: object) -> str:
-    """A value as one segment of a path: it can name nothing but itself.
-
-    Raises:
-        PlatformValidationError: It is empty, or one of the segments that mean another place.
-    """
-    text = str(value)
-    if text in {"", ".", ".."}:
-        raise PlatformValidationError(f"{name} {text!r} is not valid: expected an id or a slug")
-    return quote(text, safe="")
-
-
-def _object(answer: Any, path: str) -> dict[str, Any]:
-    if not isinstance(answer, dict):
-        raise PlatformClientError(f"The answer to {path} is not a JSON object: {answer!r:.200}")
-    return cast("dict[str, Any]", answer)

@@ -1,0 +1,119 @@
+"""Executions over HTTP: submitted, read, awaited, cancelled. `PlatformClient` gives these their public shape."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+from urllib.parse import quote
+from uuid import UUID
+
+from flow_sdk.errors import PlatformClientError, PlatformExecutionError, PlatformValidationError
+from flow_sdk.http import Http
+from flow_sdk.retry import STATUS, SUBMIT, Deadline
+from flow_sdk.waiting import Waiting
+
+POLL_INTERVAL_SECONDS: Final = 0.5
+NOT_FOUND_RETRY_SECONDS: Final = 30.0
+
+CANCEL_SECONDS: Final = 10.0
+"""How long a caller whose own wait is over is kept waiting for the cancel."""
+
+_ACCEPTED: Final = 202
+
+
+class Executions:
+    """The executions of one workspace.
+
+    Args:
+        http: Sends.
+        workspace_path: Where the workspace is; raises when it is not known.
+    """
+
+    def __init__(self, http: Http, workspace_path: Callable[[], str]) -> None:
+        self._http = http
+        self._workspace_path = workspace_path
+        self._waiting = Waiting()
+
+    async def submit(
+        self, collection: str, component_id: str | UUID, body: Mapping[str, Any], deadline: Deadline | None = None
+    ) -> dict[str, Any]:
+        component = segment("component id", component_id)
+        path = f"{self._workspace_path()}/{collection}/{component}/executions"
+        answer = await self._http.request("POST", path, expect=_ACCEPTED, body=body, retry=SUBMIT, deadline=deadline)
+        return _object(answer, path)
+
+    async def execute_inline(
+        self, collection: str, name: str, component_id: str | UUID, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        path = f"/api/v1/component-execution/{collection}/{segment(name, component_id)}/execute"
+        return _object(await self._http.request("POST", path, body=body, retry=SUBMIT), path)
+
+    async def execute(
+        self, collection: str, component_id: str | UUID, body: Mapping[str, Any], timeout_seconds: float
+    ) -> dict[str, Any]:
+        deadline = Deadline.after(timeout_seconds)
+        handle = await self.submit(collection, component_id, body, deadline)
+        execution_id = handle.get("execution_id")
+        if not isinstance(execution_id, str):
+            raise PlatformClientError(f"The platform accepted an execution, but named none: {handle!r:.200}")
+        try:
+            return await self.await_result(execution_id, deadline, timeout_seconds)
+        except TimeoutError as exc:
+            with contextlib.suppress(PlatformClientError):
+                await self.cancel(execution_id, Deadline.after(CANCEL_SECONDS))
+            raise PlatformExecutionError(
+                f"Execution {execution_id} did not complete before the caller wait budget expired"
+            ) from exc
+
+    async def await_result(
+        self,
+        execution_id: str | UUID,
+        deadline: Deadline,
+        timeout_seconds: float,
+        poll_interval_seconds: float = POLL_INTERVAL_SECONDS,
+        not_found_retry_seconds: float = NOT_FOUND_RETRY_SECONDS,
+    ) -> dict[str, Any]:
+        async def read(until: Deadline, hold_seconds: int) -> dict[str, Any]:
+            return await self.read_status(execution_id, until, hold_seconds)
+
+        try:
+            return await self._waiting.until_terminal(
+                read, deadline, poll_interval_seconds, min(timeout_seconds, max(0.0, not_found_retry_seconds))
+            )
+        except TimeoutError as exc:
+            raise TimeoutError(f"Execution {execution_id} timed out after {timeout_seconds}s") from exc
+
+    async def read_status(
+        self, execution_id: str | UUID, deadline: Deadline | None = None, hold_seconds: int = 0
+    ) -> dict[str, Any]:
+        path = f"{self._workspace_path()}/executions/{segment('execution_id', execution_id)}"
+        answer = await self._http.request("GET", path, retry=STATUS, deadline=deadline, hold_seconds=hold_seconds)
+        return _object(answer, path)
+
+    async def cancel(self, execution_id: str | UUID, deadline: Deadline | None = None) -> dict[str, Any]:
+        path = f"{self._workspace_path()}/executions/{segment('execution_id', execution_id)}/cancel"
+        answer = await self._http.request("POST", path, retry=STATUS, deadline=deadline)
+        return {} if answer is None else _object(answer, path)
+
+
+def segment(name: str, value: object) -> str:
+    """A value as one segment of a path: it can name nothing but itself.
+
+    Raises:
+        PlatformValidationError: It is empty, not text, or one of the segments that mean another place.
+    """
+    text = str(value)
+    try:
+        quoted = quote(text, safe="")
+    except UnicodeEncodeError:  # A lone surrogate.
+        quoted = ""
+    if quoted in {"", ".", ".."}:
+        raise PlatformValidationError(f"{name} {text!r} is not valid: expected an id or a slug")
+    return quoted
+
+
+def _object(answer: Any, path: str) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise PlatformClientError(f"The answer to {path} is not a JSON object: {answer!r:.200}")
+    return cast("dict[str, Any]", answer)
