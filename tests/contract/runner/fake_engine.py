@@ -66,6 +66,7 @@ class FakeEngine:
     statuses: dict[str, list[str]] = field(default_factory=dict)
     work: asyncio.Queue[Assignment] = field(default_factory=asyncio.Queue)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _held: set[asyncio.Task[Assignment]] = field(default_factory=set)
 
     async def start(self) -> None:
         await self.bus.ensure_streams()
@@ -120,11 +121,23 @@ class FakeEngine:
         if not self.knows_runners:
             return Claimed(error="unknown_runner").model_dump_json().encode()
         assignments: list[Assignment] = []
-        with contextlib.suppress(TimeoutError):
-            assignments.append(await asyncio.wait_for(self.work.get(), claim.hold_seconds))
+        if claim.room == 0:  # The runner drains: what it left held is void.
+            for held in self._held:
+                held.cancel()
+            return Claimed().model_dump_json().encode()
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            assignments.append(await self._next(claim.hold_seconds))
             while not self.work.empty() and len(assignments) < claim.room:
                 assignments.append(self.work.get_nowait())
         return Claimed(assignments=assignments).model_dump_json().encode()
+
+    async def _next(self, seconds: float) -> Assignment:
+        taking = asyncio.create_task(self.work.get())
+        self._held.add(taking)
+        try:
+            return await asyncio.wait_for(taking, seconds)
+        finally:
+            self._held.discard(taking)
 
     async def _heartbeat(self, body: bytes) -> bytes:
         heartbeat = Heartbeat.model_validate_json(body)

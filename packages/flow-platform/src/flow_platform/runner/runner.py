@@ -133,20 +133,21 @@ class Runner:
                 failures += 1
 
     async def _claim(self, room: int) -> None:
-        claimed = await self._engine.claim(
-            Claim(
-                runner_id=self._config.runner_id,
-                instance=self._instance,
-                slots=self._config.slots,
-                room=room,
-                hold_seconds=self._times.hold_seconds,
-            )
-        )
+        claimed = await self._engine.claim(self._claim_of(room, self._times.hold_seconds))
         if claimed.error:
             logger.warning("a claim was refused: %s", claimed.error)
             await self._register()
         for assignment in claimed.assignments:
             self._accept(assignment)
+
+    def _claim_of(self, room: int, hold_seconds: float) -> Claim:
+        return Claim(
+            runner_id=self._config.runner_id,
+            instance=self._instance,
+            slots=self._config.slots,
+            room=room,
+            hold_seconds=hold_seconds,
+        )
 
     def _accept(self, assignment: Assignment) -> None:
         earlier = self._attempts.get(assignment.execution_id)
@@ -263,7 +264,13 @@ class Runner:
     # The end.
 
     async def _withdraw_claim(self) -> None:
-        """Gives work that was already on its way a moment to come, so that its lease can be handed back."""
+        """Says that the held claim is void; work already on its way has a moment to come and be handed back.
+
+        A claim without room means exactly that: an engine answers the earlier one at once, and grants it nothing.
+        """
+        with contextlib.suppress(errors.BusUnavailable, TimeoutError):
+            async with asyncio.timeout(LAST_CLAIM_SECONDS):
+                await self._engine.claim(self._claim_of(0, 0.0))
         claiming = self._claiming
         if claiming is not None and not claiming.done():
             await asyncio.wait([claiming], timeout=LAST_CLAIM_SECONDS)
