@@ -41,6 +41,8 @@ class Builds:
 
     async def __call__(self, request: BuildRequest) -> BuildReply:
         self.requests.append(request)
+        if "offline" in request.code:
+            return BuildReply(error=ErrorDocument(code="index_unavailable", message="the index does not answer"))
         if "refuse" in request.code:
             details = [{"field": "code", "message": "line 1: invalid syntax"}]
             error = ErrorDocument(code="syntax_error", message="line 1: invalid syntax", details=details)

@@ -188,6 +188,9 @@ async def test_a_refused_build_says_where(tenant: Tenant) -> None:
         body = refused(answer, 422, "syntax_error")
         assert body["details"] == [{"field": "code", "message": "line 1: invalid syntax"}]
         refused(await client.get("/code-blocks/echo"), 404, "not_found")
+        later = await client.post("/code-blocks", json={"slug": "echo", "code": "# offline"})
+        refused(later, 503, "index_unavailable")  # Not the component's fault: the same request can succeed later.
+        assert later.headers["retry-after"] == "1"
 
 
 async def test_rings(tenant: Tenant) -> None:

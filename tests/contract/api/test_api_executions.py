@@ -44,14 +44,39 @@ async def test_a_failed_execution_is_a_document_too(tenant: Tenant) -> None:
     assert [one["attempt"] for one in ended["errors"]] == [1]
 
 
-@pytest.mark.parametrize("output", [{"x": "\ud800"}, {"x": "ü\0"}, 10**400])
+def _nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("output", [{"x": "\ud800"}, {"x": "ü\0"}, _nested(500), 10**400], ids=range(4))
 async def test_whatever_was_recorded_can_be_read(tenant: Tenant, output: Any) -> None:
     assignment = await tenant.running()
-    await tenant.platform.finish(assignment, output)
+    await tenant.platform.emit(assignment, 1, "message", output)
+    await tenant.platform.finish(assignment, output, events=1)
     async with tenant.client() as client:
         answer = await client.get(f"/executions/{assignment.execution_id}")
-    assert answer.status_code == 200
-    assert answer.json()["status"] in {"completed", "failed"}
+        assert answer.status_code == 200
+        assert answer.json()["status"] in {"completed", "failed"}
+        events = await client.get(f"/executions/{assignment.execution_id}/events")
+        assert "event: end" in events.text
+
+
+async def test_whatever_a_component_says_of_its_failure_can_be_read(tenant: Tenant) -> None:
+    assignment = await tenant.running()
+    error = {"code": "component_error", "type": "E\ud800", "message": "\ud800", "traceback": "\ud800"}
+    await tenant.platform.finish(assignment, error=error)
+    async with tenant.client() as client:
+        for path in (
+            "/executions",
+            f"/executions/{assignment.execution_id}",
+            f"/executions/{assignment.execution_id}/tree",
+        ):
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert "ud800" in answer.text
 
 
 async def test_a_held_read_answers_when_the_execution_ends(tenant: Tenant) -> None:

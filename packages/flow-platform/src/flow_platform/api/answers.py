@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from flow_sdk.wire.execution import StatusDocument
+import pydantic
 from pydantic_core import to_json, to_jsonable_python
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,23 +18,29 @@ MAX_LIMIT: Final = 200
 MAX_QUERY_VALUE: Final = 1024  # Characters; a cursor has about 100.
 
 
-def json_answer(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A document (model, or what is made of them) as JSON."""
-    return Response(to_json(document, inf_nan_mode="null"), status, headers, "application/json")
+def encoded(document: Any) -> bytes:
+    """A document (model, or what is made of them) as JSON.
 
-
-def status_answer(document: StatusDocument, headers: dict[str, str] | None = None) -> Response:
-    """The status document. Its output is a component's own: whatever was recorded can be read again."""
+    What components put out is in many documents. Whatever was recorded can be read again: text that is no Unicode, or
+    what is nested deeper than the fast encoder goes, is left to the slower one, which escapes it.
+    """
     try:
-        content = to_json(document, inf_nan_mode="null")
+        return to_json(document, inf_nan_mode="null")
     except ValueError:
-        # Text that is no Unicode, or nested deeper than that encoder goes. The slower one escapes and goes deeper.
-        content = json.dumps(dict(document), default=to_jsonable_python).encode()
-    return Response(content, 200, headers, "application/json")
+        return json.dumps(document, default=_plain).encode()
+
+
+def json_answer(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A document as an answer."""
+    return Response(encoded(document), status, headers, "application/json")
 
 
 def page_answer(page: Page, items: list[Any]) -> Response:
     return json_answer({"items": items, "next_cursor": page.next_cursor})
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, pydantic.BaseModel) else to_jsonable_python(value)
 
 
 def query_text(request: Request, name: str) -> str | None:

@@ -43,7 +43,7 @@ def answer_of(error: errors.FlowError, request_id: str) -> Response:
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
         case errors.Unauthenticated():
             headers["WWW-Authenticate"] = 'Bearer realm="flow"'
-        case errors.StoreUnavailable() | errors.BusUnavailable():
+        case errors.StoreUnavailable() | errors.BusUnavailable() | errors.SandboxUnavailable():
             headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         case _:
             pass

@@ -18,12 +18,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, cast
 
 from flow_sdk.wire.execution import EventDocument, StatusDocument
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from flow_platform.api.answers import query_whole, whole
+from flow_platform.api.answers import encoded, query_whole, whole
 from flow_platform.api.context import context_of, principal_of, reference, workspace_of
 from flow_platform.api.routing import WORKSPACE, LeanRoute, Parameter, route
 from flow_platform.domain import errors
@@ -153,7 +152,7 @@ def _after(request: Request) -> int:
 def _encoded(event: EventDocument) -> bytes:
     is_plain = _NAME.fullmatch(event.event_type) and event.event_type != END
     name = event.event_type if is_plain else "message"
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.position, name.encode(), to_json(event))
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.position, name.encode(), encoded(event))
 
 
 def _ended(document: StatusDocument, position: int) -> bytes:

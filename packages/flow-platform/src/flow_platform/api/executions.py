@@ -11,7 +11,7 @@ from flow_sdk.wire.status import Kind, Status
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flow_platform.api.answers import json_answer, page_answer, paging, query_text, status_answer
+from flow_platform.api.answers import json_answer, page_answer, paging, query_text
 from flow_platform.api.context import principal_of, reference, workspace_of
 from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, LeanRoute, Parameter, route
 from flow_platform.api.submission import SubmitBody, read_submission
@@ -111,15 +111,15 @@ class ExecutionRoutes:
         hold = hold_seconds(request.headers.get("prefer"))
         executions = self._engine.executions
         if hold is None:
-            return status_answer(await executions.get(principal_of(request), org_id, workspace_id, execution_id))
+            return json_answer(await executions.get(principal_of(request), org_id, workspace_id, execution_id))
         document = await executions.wait(principal_of(request), org_id, workspace_id, execution_id, hold)
-        return status_answer(document, {"Preference-Applied": f"wait={hold:g}"})
+        return json_answer(document, 200, {"Preference-Applied": f"wait={hold:g}"})
 
     async def cancel(self, request: Request) -> Response:
         org_id, workspace_id = workspace_of(request)
         execution_id = reference(request, "execution_id", "execution")
         document = await self._engine.executions.cancel(principal_of(request), org_id, workspace_id, execution_id)
-        return status_answer(document)
+        return json_answer(document)
 
     async def tree(self, request: Request) -> Response:
         org_id, workspace_id = workspace_of(request)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flow_platform.api.answers import status_answer
+from flow_platform.api.answers import json_answer
 from flow_platform.api.context import principal_of, reference
 from flow_platform.api.executions import MAX_HOLD_SECONDS
 from flow_platform.api.routing import Endpoint, LeanRoute, route
@@ -72,7 +72,7 @@ class InlineRoutes:
                     principal, org_id, workspace_id, execution.id, MAX_HOLD_SECONDS
                 )
                 if document.status.is_terminal:
-                    return status_answer(document)
+                    return json_answer(document)
 
         return execute
 

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 BUILD_TIMEOUT_SECONDS: Final = 300.0  # For locking, installing and inspecting; a large package takes a minute.
 PUBLISHABLE: Final = (Kind.CODE_BLOCK, Kind.TRANSFORM, Kind.WORKFLOW)
 
+TEMPORARY: Final = frozenset({"index_unavailable", "sandbox_unavailable", "bus_unavailable"})
+"""What a runner says of a build when not the component is at fault."""
+
 Builder = Callable[[BuildRequest], Awaitable[BuildReply]]
 """Has a runner build and inspect a component. Raises BusUnavailable when none can be reached."""
 
@@ -62,7 +65,7 @@ class Catalog:
         Raises:
             InvalidInput: A field does not go with the kind.
             BuildFailed: The source, a dependency or an example was refused; details name the line or the requirement.
-            BusUnavailable: No runner could be asked to build; the same request can succeed later.
+            BusUnavailable, SandboxUnavailable: Nothing could be built now; the same request can succeed later.
         """
         require_not_execution(principal, Action.PUBLISH, org_id, workspace_id)
         if kind not in PUBLISHABLE:
@@ -75,7 +78,8 @@ class Catalog:
             return known
         reply = await self._build(_build_request(request, definition))
         if reply.error is not None:
-            raise errors.BuildFailed(reply.error.message, code=reply.error.code, details=reply.error.details)
+            failure = errors.SandboxUnavailable if reply.error.code in TEMPORARY else errors.BuildFailed
+            raise failure(reply.error.message, code=reply.error.code, details=reply.error.details)
         published = await self._store.write(lambda tx: publication.add(tx, reply))
         logger.info(
             "published a version",
