@@ -37,9 +37,9 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._ended: Exception | None = None
         self._eof = False
-        self.received = False
-        self.requests = 0
-        self.idle_since = 0.0
+        self.received: bool = False
+        self.requests: int = 0
+        self.idle_since: float = 0.0
 
     # What asyncio calls.
 
@@ -176,10 +176,10 @@ class ResponseHead:
     __slots__ = ("chunked", "content_length", "headers", "keep_alive", "status")
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> None:
-        self.status = status
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.chunked = False
+        self.status: int = status
+        self.headers: list[tuple[bytes, bytes]] = headers
+        self.keep_alive: bool = keep_alive
+        self.chunked: bool = False
         self.content_length: int | None = None
         for name, value in headers:
             lowered = name.lower()
@@ -223,7 +223,7 @@ class Body(httpx.AsyncByteStream):
         self._length = length
         self._patience = patience
         self._release: Callable[[bool], None] | None = None
-        self.done = False
+        self.done: bool = False
 
     def on_release(self, release: Callable[[bool], None]) -> None:
         """Says what to do with the connection at the end: called once, with whether the body was read to its end."""

@@ -70,13 +70,13 @@ class Http:
         self._base_url = base_url.rstrip("/")
         self._timeout = timeout
         self._headers = {"User-Agent": "flow-sdk", "Accept": "application/json", **headers}
-        self.client = httpx.AsyncClient(
+        self.client: httpx.AsyncClient = httpx.AsyncClient(
             base_url=self._base_url,
             headers=self._headers,
             timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
             transport=make_transport(url),
         )
-        self.credentials = Credentials(token, self._use_token, on_refresh)
+        self.credentials: Credentials = Credentials(token, self._use_token, on_refresh)
         self._use_token(token)
 
     async def request(
