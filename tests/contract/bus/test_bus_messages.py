@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 
 import nats
 import pytest
@@ -135,9 +136,42 @@ async def test_one_message_id_is_stored_once(bus):
     assert await bus.publish(f"{OUTPUT}.a", b"1", message_id="a:2") == first + 1
 
 
-async def test_many_publishes_are_in_flight_together(bus):
-    sequences = await asyncio.gather(*(bus.publish(f"{OUTPUT}.a", b"x") for _ in range(500)))
-    assert sorted(sequences) == list(range(1, 501))
+async def stored_bodies(bus: Bus, stream: str, count: int) -> list[bytes]:
+    messages = [await bus.api(f"STREAM.MSG.GET.{stream}", {"seq": number}) for number in range(1, count + 1)]
+    return [base64.b64decode(message["message"]["data"]) for message in messages]
+
+
+async def test_many_publishes_at_once_are_stored_in_their_order_and_each_knows_its_number(bus):
+    subject = f"{subjects.EXEC_EVENTS}.a"
+    sequences = await asyncio.gather(*(bus.publish(subject, b"%d" % number) for number in range(700)))
+    assert sequences == list(range(1, 701))
+    assert await stored_bodies(bus, "EXEC_EVENTS", 700) == [b"%d" % number for number in range(700)]
+
+
+async def test_a_repeated_id_among_many_is_stored_once_and_the_others_are_stored(bus):
+    first = await bus.publish(f"{OUTPUT}.a", b"x", message_id="50")
+    sequences = await asyncio.gather(
+        *(bus.publish(f"{OUTPUT}.{number}", b"x", message_id=f"{number % 100}") for number in range(200))
+    )
+    assert sequences[50] == sequences[150] == first
+    assert len(set(sequences)) == 100
+    assert (await bus.api("STREAM.INFO.EXEC_OUTPUT", {}))["state"]["messages"] == 100
+
+
+async def test_a_stream_that_takes_no_batches_takes_messages(bus):
+    await bus.api("STREAM.DELETE.EXEC_OUTPUT", {})
+    await bus.api("STREAM.CREATE.EXEC_OUTPUT", {**STREAMS["EXEC_OUTPUT"], "allow_atomic": False})
+    sequences = await asyncio.gather(*(bus.publish(f"{OUTPUT}.{number}", b"x") for number in range(100)))
+    assert sorted(sequences) == list(range(1, 101))
+
+
+async def test_publishers_that_give_up_leave_the_others_alone(bus):
+    publishing = [asyncio.create_task(bus.publish(f"{OUTPUT}.{number}", b"x")) for number in range(200)]
+    await asyncio.sleep(0)
+    for task in publishing[::2]:
+        task.cancel()
+    outcomes = await asyncio.gather(*publishing, return_exceptions=True)
+    assert all(isinstance(sequence, int) for sequence in outcomes[1::2])
 
 
 async def test_a_message_beyond_the_limit_is_refused_with_both_sizes(bus):
@@ -263,10 +297,11 @@ async def test_a_runner_may_neither_read_nor_destroy_what_is_not_its_own(bus, se
     )
     for subject in requests:
         await runner.publish(subject, b"{}")
-    await runner.flush()
-    assert len([reason for reason in refused if "permissions violation" in reason]) == len(subscriptions) + len(
-        requests
-    )
+
+    def all_refused() -> None:
+        assert sum("permissions violation" in reason for reason in refused) == len(subscriptions) + len(requests)
+
+    await eventually(all_refused)
     await runner.close()
     assert (await bus.api("STREAM.INFO.EXEC_OUTPUT", {}))["config"]["name"] == "EXEC_OUTPUT"
 

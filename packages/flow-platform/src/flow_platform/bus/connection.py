@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from flow_platform.bus.consumer import Handler, Message, PullConsumer, decode_answer, message_of
+from flow_platform.bus.group_commit import GroupCommit
 from flow_platform.bus.nats_client import close, settle, subscribe
 from flow_platform.bus.objects import ObjectStore
 from flow_platform.bus.publisher import Publisher, Retry
@@ -66,6 +67,7 @@ class Bus:
         self._answers_from = 0.0
         self._ensuring: asyncio.Task[None] | None = None
         self.publisher = Publisher(self.ensure_streams)
+        self._groups = GroupCommit(self.publisher)
         self._objects = ObjectStore(self)
 
     @classmethod
@@ -119,7 +121,7 @@ class Bus:
             PayloadTooLarge: Larger than a NATS message may be; use `put_object`.
             BusUnavailable: Not acknowledged in time. It may have been stored nevertheless.
         """
-        return await self.publisher.publish(subject, body, headers, message_id, timeout or self._publish_timeout)
+        return await self._groups.publish(subject, body, headers, message_id, timeout or self._publish_timeout)
 
     async def publish_core(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Sends without waiting for anybody; a stream that has the subject stores it, too.

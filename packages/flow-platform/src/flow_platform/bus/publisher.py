@@ -29,15 +29,22 @@ ATTEMPT_TIMEOUTS: Final = (2.0, 4.0)
 RETRY_DELAYS: Final = (0.02, 0.05, 0.1, 0.2, 0.5)  # seconds; the last one is repeated.
 
 NO_RESPONDERS: Final = "503"
+_NO_BATCHES: Final = 10174  # Atomic publish is disabled.
 _PAYLOAD_ERRORS: Final = (10054,)  # Message size exceeds what the stream allows.
 
 
 class Retry(Exception):
-    """This attempt failed; the next may not. `stream_missing`: nobody listens on the subject."""
+    """This attempt failed; the next may not.
 
-    def __init__(self, reason: str, *, stream_missing: bool = False) -> None:
+    Attributes:
+        stream_missing: Nobody listens to the subject.
+        no_batches: The stream does not take atomic batches.
+    """
+
+    def __init__(self, reason: str, *, stream_missing: bool = False, no_batches: bool = False) -> None:
         super().__init__(reason)
         self.stream_missing = stream_missing
+        self.no_batches = no_batches
 
 
 class Publisher:
@@ -69,17 +76,20 @@ class Publisher:
             if not future.done():
                 future.set_exception(Retry("the connection was lost"))
 
-    async def publish(
-        self,
-        subject: str,
-        body: bytes,
-        headers: Mapping[str, str] | None,
-        message_id: str | None,
-        timeout: float,  # noqa: ASYNC109
-    ) -> int:
-        """Returns the stream's sequence number of the stored message."""
-        complete = dict(headers) if headers else {}
-        complete[MESSAGE_ID] = message_id or f"{self._id_prefix}{next(self._ids)}"
+    def identified(self, headers: Mapping[str, str] | None, message_id: str | None) -> dict[str, str]:
+        """The headers with a message id; a new one if none is given."""
+        return {**(headers or {}), MESSAGE_ID: message_id or f"{self._id_prefix}{next(self._ids)}"}
+
+    async def publish(self, subject: str, body: bytes, headers: dict[str, str], timeout: float) -> int:  # noqa: ASYNC109
+        """Publishes until it is acknowledged. Returns the stream's sequence number of the stored message.
+
+        Args:
+            headers: With a message id.
+
+        Raises:
+            PayloadTooLarge: The server's limit is smaller than this message.
+            BusUnavailable: Not acknowledged in time.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         delays = itertools.chain(RETRY_DELAYS, itertools.repeat(RETRY_DELAYS[-1]))
@@ -88,13 +98,13 @@ class Publisher:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._up.wait()
-                return await self.attempt(subject, body, complete, min(deadline, loop.time() + next(patience)))
+                return await self.attempt(subject, body, headers, min(deadline, loop.time() + next(patience)))
             except TimeoutError:
-                raise BusUnavailable(f"no connection to publish {subject!r} within {timeout!r} s") from None
+                raise BusUnavailable(f"no connection to publish {subject!r} within {timeout:g} s") from None
             except Retry as retry:
                 delay = next(delays)
                 if loop.time() + delay >= deadline:
-                    raise BusUnavailable(f"{subject!r} was not acknowledged within {timeout!r} s: {retry}") from retry
+                    raise BusUnavailable(f"{subject!r} was not acknowledged within {timeout:g} s: {retry}") from retry
                 await asyncio.sleep(delay)
                 if retry.stream_missing:
                     await self._restore_streams()
@@ -107,6 +117,20 @@ class Publisher:
             PayloadTooLarge: The server's limit is smaller than this message.
         """
         return _sequence(subject, body, await self.ask(subject, body, headers, until))
+
+    async def send(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
+        """Sends without an answer.
+
+        Raises:
+            Retry: It could not be sent.
+        """
+        client = self._client
+        if client is None or not self._up.is_set():
+            raise Retry("there is no connection")
+        try:
+            await client.publish(subject, body, headers=headers)
+        except nats.errors.Error as error:
+            raise Retry(repr(error)) from error
 
     async def ask(self, subject: str, body: bytes, headers: dict[str, str] | None, until: float) -> Msg:
         """Sends a request to the server itself and returns its answer.
@@ -161,5 +185,5 @@ def _sequence(subject: str, body: bytes, answer: Msg) -> int:
     if error := document.get("error"):
         if error.get("err_code") in _PAYLOAD_ERRORS:
             raise PayloadTooLarge(f"a message of {len(body)!r} bytes to {subject!r}: {error.get('description')!r}")
-        raise Retry(f"JetStream answers {error!r}")
+        raise Retry(f"JetStream answers {error!r}", no_batches=error.get("err_code") == _NO_BATCHES)
     return int(document["seq"])
