@@ -313,5 +313,6 @@ async def test_the_first_connection_fails_with_the_address_but_without_the_passw
 
 
 async def test_a_wrong_password_is_refused(server):
-    with pytest.raises(BusUnavailable, match="Authorization Violation"):
+    # Whether its reason is read before the connection is reset is a matter of luck.
+    with pytest.raises(BusUnavailable, match=f"no connection to NATS at .*{server.port}"):
         await Bus.connect(f"nats://flow-engine:wrong@127.0.0.1:{server.port}", name="thief")
