@@ -162,6 +162,7 @@ class Environments:
     def _work_folder(self) -> Generator[Path]:
         parent = self._root / "builds"
         parent.mkdir(parents=True, exist_ok=True)
+        folder.remove_abandoned(parent)
         work = Path(tempfile.mkdtemp(prefix="build-", dir=parent))
         try:
             yield work

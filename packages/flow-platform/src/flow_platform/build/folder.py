@@ -9,6 +9,7 @@ The lock file stays when an environment is removed: were it removed too, two pro
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -165,6 +166,15 @@ class Folder:
         finally:
             os.close(descriptor)
         return True
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Removes work folders that a killed process left behind; none is in use for that long."""
+    oldest = time.time() - UNUSED_SECONDS  # noqa: TID251 - compared with the file system's clock.
+    for path in parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest:
+                remove_tree(path)
 
 
 def remove_tree(folder: Path) -> None:

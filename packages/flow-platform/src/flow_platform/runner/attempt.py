@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,7 +66,7 @@ class Workplace:
 
 @dataclass
 class _Times:
-    """Instants on the event loop's clock; 0 until reached."""
+    """Instants; 0 until reached. Not of the event loop's clock: uvloop's counts whole milliseconds."""
 
     received: float
     prepared: float = 0.0
@@ -86,7 +87,7 @@ class Attempt:
         self._end_later = end_later
         self._place = workplace
         self._loop = asyncio.get_running_loop()
-        self._times = _Times(self._loop.time())
+        self._times = _Times(time.perf_counter())
         self._publisher = Publisher(workplace.bus, assignment, workplace.runner_id, workplace.clock)
         self._intake = Intake(self._publisher, assignment.limits)
         self._container: Container | None = None
@@ -100,10 +101,12 @@ class Attempt:
         self._usage: Usage | None = None
 
     def stop(self, verdict: ErrorDocument, grace_seconds: float = 0.0) -> None:
-        """Ends the attempt with this error, unless it was stopped before or its result is in."""
-        if self._verdict is None and not self._is_abandoned:
+        """Ends the attempt with this error, unless it was stopped before. A result that is in stays the result."""
+        if self._is_stopped:
+            return
+        if self._intake.result is None:
             self._verdict = verdict
-            self._end_container(grace_seconds)
+        self._end_container(grace_seconds)
 
     def cancel(self, reason: str = ending.CANCELLED) -> None:
         """Ends it as the engine asked: the deadline was reached, or it was cancelled."""
@@ -136,14 +139,14 @@ class Attempt:
     async def _run(self) -> Result | ErrorDocument:
         try:
             spec = await self._prepare()
-            self._times.prepared = self._loop.time()
+            self._times.prepared = time.perf_counter()
             if self._is_stopped or spec is None:
                 return self._stopped()
             container = await self._place.sandbox.acquire(spec)
         except errors.FlowError as error:
             logger.warning("an attempt got no container: %s", error, extra=self._fields())
             return self._verdict or ending.lost(f"{error.error_code}: {error.message}")
-        self._times.acquired = self._loop.time()
+        self._times.acquired = time.perf_counter()
         self._container = container
         try:
             if self._is_stopped:
@@ -201,7 +204,7 @@ class Attempt:
         except OSError as error:
             self.stop(ending.lost(f"it could not be spoken to: {error}"))
         finally:
-            self._times.result = self._loop.time()
+            self._times.result = time.perf_counter()
             relay.close()
             if relay.used_nats:
                 await place.gateway.end(session)  # What was sent before the end is published before the report.
@@ -213,7 +216,7 @@ class Attempt:
         """Handles one frame; True after the last one."""
         match frame:
             case Frame.STARTED if self._started_at is None:
-                self._times.started = self._loop.time()
+                self._times.started = time.perf_counter()
                 self._started_at = self._place.clock.now()
                 await self._publisher.status(Status.RUNNING.value)
             case Frame.EVENT if self._started_at is not None:
@@ -281,7 +284,7 @@ class Attempt:
         return Report(assignment.execution_id, assignment.lease_epoch, assignment.attempt, body, headers)
 
     def _metrics(self) -> AttemptMetrics:
-        times, usage, now = self._times, self._usage or Usage(), self._loop.time()
+        times, usage, now = self._times, self._usage or Usage(), time.perf_counter()
         result = times.result or now
         return AttemptMetrics(
             started_at=self._started_at,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -34,6 +35,9 @@ class Builds:
         self._sandbox = sandbox
         self._turns = asyncio.Semaphore(parallel)
         self._waiting = 0
+        self._is_draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def serve(self, bus: Bus) -> None:
         """Attaches the handler; returns at once."""
@@ -52,7 +56,10 @@ class Builds:
     async def build(self, request: BuildRequest) -> BuildReply:
         if self._waiting >= MAX_WAITING:
             return inspect.failed(errors.SandboxUnavailable(f"{self._waiting} builds wait already; try again later"))
+        if self._is_draining:
+            return inspect.failed(errors.SandboxUnavailable("this runner is stopping; try again"))
         self._waiting += 1
+        self._idle.clear()
         try:
             async with self._turns:
                 return await self._build(request)
@@ -64,6 +71,15 @@ class Builds:
             return inspect.failed(errors.FlowError(f"the build failed in the runner with {type(error).__name__}"))
         finally:
             self._waiting -= 1
+            if not self._waiting:
+                self._idle.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no more requests and waits for the running ones."""
+        self._is_draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
 
     async def _build(self, request: BuildRequest) -> BuildReply:
         environment = await self._environments.resolve(request.dependencies)

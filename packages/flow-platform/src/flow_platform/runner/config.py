@@ -34,6 +34,8 @@ class RunnerConfig:
         cache_dir: Runtime roots, environments and uv's cache. A neutral path: containers can see it in mountinfo.
         pool_size: Sealed containers that wait per template.
         private_hosts: Hosts besides the package index's that builds may reach at private addresses.
+        verify_token: Given a token and an execution id, whether it is genuine, in force and for that execution; lets
+            containers reconnect to the gateway with a renewed token. Without it only the assignment's own is accepted.
         drain_seconds: How long a graceful stop waits for running attempts.
         ready: Called once, when the runner is registered and asks for work.
     """
@@ -51,4 +53,5 @@ class RunnerConfig:
     environment_bytes: int = DEFAULT_ENVIRONMENT_BYTES
     parallel_builds: int = 2
     private_hosts: frozenset[str] = frozenset()
+    verify_token: Callable[[str, str], bool] | None = None
     ready: Callable[[], None] | None = None

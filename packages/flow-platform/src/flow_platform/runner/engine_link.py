@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Final, TypeVar
 
 import pydantic
@@ -10,6 +12,8 @@ from flow_sdk.wire.runner import Claim, Claimed, Heartbeat, HeartbeatReply, Regi
 
 from flow_platform.bus.connection import Bus
 from flow_platform.domain import errors
+
+logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 5.0  # Beyond the time that the engine may hold a claim.
 
@@ -24,6 +28,7 @@ class EngineLink:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._deleting: set[asyncio.Task[None]] = set()
 
     async def register(self, request: Register) -> Registered:
         answer = await self._ask(subjects.RUNNER_REGISTER, request, ANSWER_SECONDS)
@@ -36,12 +41,23 @@ class EngineLink:
         if not claimed.reply_object:
             return claimed
         try:
-            return _parsed(Claimed, await self._bus.get_object(claimed.reply_object))
+            body = await self._bus.get_object(claimed.reply_object)
         except errors.NotFound as error:
             raise errors.BusUnavailable(f"the answer to a claim is gone: {error.message}") from error
+        deleting = asyncio.create_task(self._delete(claimed.reply_object), name="delete-claim")
+        self._deleting.add(deleting)
+        deleting.add_done_callback(self._deleting.discard)
+        return _parsed(Claimed, body)
 
     async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
         return _parsed(HeartbeatReply, await self._ask(subjects.RUNNER_HEARTBEAT, request, ANSWER_SECONDS))
+
+    async def _delete(self, name: str) -> None:
+        """Nobody reads it a second time; what is left over goes by age."""
+        try:
+            await self._bus.delete_object(name)
+        except errors.FlowError as error:
+            logger.info("object %s was not deleted: %s", name, error)
 
     async def _ask(self, subject: str, request: pydantic.BaseModel, seconds: float) -> bytes:
         return await self._bus.request(subject, request.model_dump_json().encode(), timeout=seconds)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Iterable
 from typing import Final
 
 from flow_platform.runner.logs import LogLines
 from flow_platform.runner.publisher import Publisher
 from flow_platform.sandbox.base import Container, LogChunk
+
+logger = logging.getLogger(__name__)
 
 LOG_EVENT: Final = "log"
 PAUSE_SECONDS: Final = 0.05  # Between two events: a chatty loop gives 20 events/s with many lines, not one per line.
@@ -28,6 +30,7 @@ class LogEvents:
         self._order = asyncio.Lock()
         self._events = 0
         self._task = asyncio.create_task(self._read(), name="logs")
+        self._task.add_done_callback(_report)
 
     async def finish(self, rest: Iterable[LogChunk] = (), *, at_end: bool = False) -> None:
         """Publishes everything that was written so far; afterwards nothing more.
@@ -38,15 +41,11 @@ class LogEvents:
         """
         if at_end:
             await asyncio.wait([self._task], timeout=END_SECONDS)
-        else:
-            await asyncio.sleep(0)  # A chunk that the reader was just given comes before `rest`.
         for chunk in rest:
             self._lines.feed(chunk)
         self._lines.finish()
         await self._flush()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self._task.cancel()  # Not waited for: it waits for bytes, or pauses; the answer need not.
 
     async def _read(self) -> None:
         async for chunk in self._container.logs():
@@ -64,3 +63,8 @@ class LogEvents:
                 elif self._events == MAX_LOG_EVENTS:
                     marker = f"[log truncated: more than {MAX_LOG_EVENTS} log events]"
                     await self._publisher.event(LOG_EVENT, {"stream": stream, "text": marker})
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a container's log could not be read", exc_info=error)

@@ -104,5 +104,5 @@ class Outbox:
     async def _delete(self, name: str) -> None:
         try:
             await self._bus.delete_object(name)
-        except (errors.BusUnavailable, errors.NotFound) as error:
+        except errors.FlowError as error:
             logger.info("object %s was not deleted: %s", name, error)

@@ -104,6 +104,7 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
             environments=environments,
             gateway=gateway,
             clock=SystemClock(),
+            verify_token=config.verify_token,
         )
         builds = Builds(environments, sandbox, config.parallel_builds)
         runner = Runner(config, uuid.uuid4().hex, bus, workplace)
@@ -128,7 +129,7 @@ async def _serve(config: RunnerConfig, runner: Runner, builds: Builds, bus: Bus,
             if running.done():
                 logger.critical("a part of the runner died", exc_info=running.exception())
                 return 1
-            await runner.drain(config.drain_seconds)
+            await asyncio.gather(runner.drain(config.drain_seconds), builds.drain(config.drain_seconds))
         finally:
             for task in (running, asked):
                 task.cancel()

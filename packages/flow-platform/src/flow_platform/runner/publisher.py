@@ -68,7 +68,7 @@ class Publisher:
                 "event_data": event_data,
                 "timestamp": timestamp or self.timestamp(),
             }
-            if await self._patiently(json.dumps(body, separators=(",", ":")).encode(), sequence):
+            if await self._patiently(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(), sequence):
                 self.published = sequence
 
     def close(self) -> None:

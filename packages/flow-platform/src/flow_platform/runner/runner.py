@@ -139,6 +139,7 @@ class Runner:
             await self._register()
         for assignment in claimed.assignments:
             self._accept(assignment)
+        await asyncio.sleep(0)  # They start before the next claim is written.
 
     def _claim_of(self, room: int, hold_seconds: float) -> Claim:
         return Claim(
