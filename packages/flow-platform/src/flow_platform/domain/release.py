@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 
@@ -23,8 +23,30 @@ class DeploymentState(enum.StrEnum):
 
 
 @dataclass(frozen=True)
+class RollbackRule:
+    """When a new deployment is taken back by itself: it fails too often, as seen by enough executions.
+
+    Attributes:
+        failure_rate: From 0 to 1; reached means too often.
+        minimum_count: Executions that must have ended before the rate means anything.
+        window: How far back they count.
+        watch: How long after its activation a deployment is new; later failures have other causes.
+    """
+
+    failure_rate: float = 0.5
+    minimum_count: int = 20
+    window: timedelta = timedelta(minutes=10)
+    watch: timedelta = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
 class Ring:
-    """An isolated stage of one workspace. `auto_deploy`: a component without a deployment here gets its newest one."""
+    """An isolated stage of one workspace. `auto_deploy`: a component without a deployment here gets its newest one.
+
+    Attributes:
+        requires_approval: A deployment waits, queued, until somebody approved it.
+        rollback: None: nothing is taken back by itself.
+    """
 
     id: str
     org_id: str
@@ -34,6 +56,8 @@ class Ring:
     auto_deploy: bool
     created_at: datetime
     env: dict[str, str] = field(default_factory=dict[str, str])
+    requires_approval: bool = False
+    rollback: RollbackRule | None = None
 
 
 BUILT_IN_RINGS: Final = (("dev", 10, True), ("staging", 20, False), ("production", 30, False))
@@ -42,7 +66,16 @@ BUILT_IN_RINGS: Final = (("dev", 10, True), ("staging", 20, False), ("production
 
 @dataclass(frozen=True)
 class Deployment:
-    """An immutable version placed in a ring."""
+    """An immutable version placed in a ring.
+
+    Attributes:
+        digest: Of the version's content; a promotion carries it on unchanged.
+        share: Percent of new executions that it takes while it is validated; meaningless in other states.
+        previous_id: The deployment that it superseded, which a rollback restores.
+        promoted_from_id: The deployment of another ring that it was promoted from.
+        is_restored: It became active again by a rollback.
+        reason: Why it failed or was rolled back.
+    """
 
     id: str
     org_id: str
@@ -54,3 +87,10 @@ class Deployment:
     state: DeploymentState
     created_at: datetime
     activated_at: datetime | None = None
+    digest: str = ""
+    share: int = 0
+    previous_id: str | None = None
+    promoted_from_id: str | None = None
+    approved_by: str | None = None
+    is_restored: bool = False
+    reason: str = ""
