@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol, cast
 
 import pydantic
+import pydantic_core
 from flow_sdk.wire import subjects
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import AttemptMetrics
@@ -76,16 +77,21 @@ def origin_of(message: Message) -> Origin:
 
 
 def parse_output(message: Message, body: bytes) -> OutputReport:
-    """Reads a message of `exec.output.*`.
+    """Reads a message of `exec.output.*`. A body that cannot be kept ends the attempt, too: `invalid_output`.
 
     Args:
         body: The message's body, or the object that stands for it.
 
     Raises:
-        Malformed: Not a JSON object, or without its origin.
+        Malformed: The message does not say which attempt it is of.
     """
     origin = origin_of(message)
-    content = _object(message.subject, body)
+    metrics = _metrics(message.headers.get(subjects.HEADER_METRICS))
+    try:
+        content = _object(message.subject, body)
+    except Malformed as error:
+        refused = ErrorDocument(code="invalid_output", message=str(error), retryable=False, attempt=origin.attempt)
+        return OutputReport(origin, None, None, None, None, refused, metrics)
     return OutputReport(
         origin,
         content.get("output"),
@@ -93,7 +99,7 @@ def parse_output(message: Message, body: bytes) -> OutputReport:
         content.get("messages"),
         content.get("state"),
         _error(content.get("error"), origin.attempt),
-        _metrics(message.headers.get(subjects.HEADER_METRICS)),
+        metrics,
     )
 
 
@@ -132,11 +138,11 @@ def parse_status(message: Message, received_at: datetime) -> tuple[Origin, NewEv
 
 def _object(subject: str, body: bytes) -> dict[str, Any]:
     try:
-        content: Any = json.loads(body)
+        # Stricter than the standard library's: no NaN, no lone surrogates, a bound on nesting. What is stored here is
+        # answered to clients as JSON later.
+        content: Any = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Malformed(f"{subject!r} carries no JSON: {error}") from error
-    except RecursionError as error:
-        raise Malformed(f"{subject!r} carries JSON nested too deep") from error
     if not isinstance(content, dict):
         raise Malformed(f"{subject!r} carries {type(content).__name__}: expected a JSON object")
     return cast("dict[str, Any]", content)
