@@ -109,18 +109,28 @@ class Rings(RuleBasedStateMachine):
         if self._attempt(name, lambda track: step(track, deployment.id, event)) and isinstance(event, Activated):
             self.stacks[name].append(deployment.id)
 
-    @rule(name=st.sampled_from(_RINGS))
-    def go_on(self, name: str) -> None:
-        """The next step that leads on, so that most deployments arrive."""
+    @rule(name=st.sampled_from(_RINGS), steps=st.integers(1, 4), approve=st.booleans())
+    def go_on(self, name: str, steps: int, approve: bool) -> None:
+        """The next steps that lead on."""
+        for _ in range(steps):
+            self._lead_on(name, approve)
+
+    @rule(name=st.sampled_from(_RINGS), content=st.integers(1, 4))
+    def deploy_to_the_end(self, name: str, content: int) -> None:
+        self.deploy(name, content)
+        for _ in range(4):
+            self._lead_on(name, approve=True)
+
+    def _lead_on(self, name: str, approve: bool) -> None:
         busy = self.tracks[name].on_its_way
         if busy is None:
             return
-        for event in (Approved(self.now, "ada"), *[kind(self.now) for kind in _FORWARD]):
-            before = self.tracks[name]
+        approval = [Approved(self.now, "ada")] if approve else []
+        for event in (*approval, *[kind(self.now) for kind in _FORWARD]):
             if self._attempt(name, lambda track, event=event: step(track, busy.id, event)):
                 if isinstance(event, Activated):
                     self.stacks[name].append(busy.id)
-                if before.get(busy.id).state is not self.tracks[name].get(busy.id).state:
+                if busy.state is not self.tracks[name].get(busy.id).state:
                     return
 
     @rule(name=st.sampled_from(_RINGS))
@@ -184,5 +194,5 @@ class Rings(RuleBasedStateMachine):
             assert found.approved_by or found.state in (DeploymentState.QUEUED, DeploymentState.FAILED)
 
 
-Rings.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+Rings.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestRings = Rings.TestCase
