@@ -220,8 +220,8 @@ async def test_every_acknowledged_message_survives_kill_9_and_each_comes_once(su
     await eventually(all_arrived)
 
 
-async def test_services_subscriptions_and_requests_come_back(supervised, bus):
-    runner = await Bus.connect(supervised.runner_url, name="runner")
+async def test_services_subscriptions_and_requests_come_back(server, bus):
+    runner = await Bus.connect(server.runner_url, name="runner")
     heard: list[bytes] = []
 
     async def echo(body: bytes) -> bytes:
@@ -233,7 +233,8 @@ async def test_services_subscriptions_and_requests_come_back(supervised, bus):
     await bus.serve(subjects.RUNNER_HEARTBEAT, subjects.ENGINE_QUEUE, echo)
     await runner.subscribe(subjects.runner_cancel("r"), cancel)
     for number in range(2):
-        kill(supervised)
+        kill(server)
+        await server.wait_dead()
 
         def lost() -> None:
             assert not bus.is_connected
@@ -241,7 +242,9 @@ async def test_services_subscriptions_and_requests_come_back(supervised, bus):
 
         await eventually(lost)
         # Asked while there is no connection: answered as soon as there is one.
-        assert await runner.request(subjects.RUNNER_HEARTBEAT, b"%d" % number, timeout=15) == b"%d" % number
+        asked = asyncio.create_task(runner.request(subjects.RUNNER_HEARTBEAT, b"%d" % number, timeout=30))
+        await server.start()
+        assert await asked == b"%d" % number
         await bus.request(subjects.RUNNER_HEARTBEAT, b"", timeout=15)
         await bus.publish_core(subjects.runner_cancel("r"), b"%d" % number)
 

@@ -55,8 +55,10 @@ _UNAUTHORIZED: Final = "Authorization Violation"
 
 
 class GatewayConnection(asyncio.Protocol):
-    """Args:
-    start: Runs work of the session that outlives the connection: what was received completely is stored.
+    """Speaks to one container.
+
+    Args:
+        start: Runs work of the session that outlives the connection: what was received completely is stored.
     """
 
     def __init__(
