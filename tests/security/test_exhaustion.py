@@ -27,6 +27,10 @@ def network_namespaces() -> set[str]:
     return found
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def assert_gone(namespace: str) -> None:
     async def present() -> bool:
         return namespace in network_namespaces()
@@ -51,7 +55,11 @@ SURVIVORS = {
         except (OSError, ValueError): pass
     while True: time.sleep(1)""",
     "processor spin": "[os.fork() for _ in range(3)]\n    while True: pass",
-    "threads": "[threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(40)]\n    time.sleep(60)",
+    "threads": """
+    threading.stack_size(65536)
+    for _ in range(40):
+        threading.Thread(target=time.sleep, args=(60,)).start()
+    time.sleep(60)""",
 }
 
 
@@ -163,12 +171,12 @@ async def test_descriptors_sent_to_the_runner_are_not_taken(sandbox: NamespacesS
     """
     container = await sandbox.acquire(SPEC)
     await container.end()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     run = await run_component(sandbox, code)
     assert len(run.events) == 100
 
     async def descriptors() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
+        return open_descriptors()
 
     # The pool refills meanwhile: a waiting container holds seven.
     await eventually(descriptors, lambda count: count <= before + 2 * 10, 5)

@@ -122,7 +122,8 @@ def main(**_):
     "writes outside of /tmp": """
 def main(**_):
     paths = ["/x", "/etc/passwd", "/python/bin/python3", "/python/x", "/flow/sdk/flow_sdk/__init__.py", "/flow/x",
-             "/flow/packages/sitecustomize.py", "/env/x", "/dev/x", "/lib/x", "/usr/lib/x", "/build/x", "/proc/1/mem/x", "/proc/self/cgroup"]
+             "/flow/packages/sitecustomize.py", "/env/x", "/dev/x", "/lib/x", "/usr/lib/x", "/build/x",
+             "/proc/1/mem/x", "/proc/self/cgroup"]
 
     return {path: attempt(open, path, "w") for path in paths}
 """,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import logging
@@ -22,6 +21,9 @@ logger = logging.getLogger(__name__)
 START_SECONDS: Final = 30.0  # A template takes 0.3 s on an idle machine.
 _REFILL_PAUSE_SECONDS: Final = 0.003  # Work that has just come goes first.
 _REFILL_AT_ONCE: Final = 2  # As many as there are cores on a small machine.
+_SWEEP_AT: Final = 256  # Handed-out containers remembered before the ended ones are forgotten.
+_TRIES: Final = 3
+_RETRY_SECONDS: Final = 0.05
 
 _numbers = itertools.count(1)
 
@@ -47,9 +49,13 @@ class Template:
     def made(self) -> int:
         return self._made
 
-    @property
-    def is_idle(self) -> bool:
-        return not self._containers
+    def has(self, container: NamespacesContainer) -> bool:
+        return container.number in self._containers
+
+    async def wait_idle(self) -> None:
+        """Until its last container has ended."""
+        for container in list(self._containers.values()):
+            await container.wait()
 
     async def make(self) -> NamespacesContainer:
         """A new sealed container."""
@@ -132,8 +138,9 @@ class Pool:
         self._max_forks = max_forks
         self._template: Template | None = None
         self._starting: asyncio.Task[Template] | None = None
-        self._retired: list[Template] = []
+        self._live: list[Template] = []  # With those that only wait for their last container.
         self._waiting: deque[NamespacesContainer] = deque()
+        self._out: set[NamespacesContainer] = set()
         self._filling = 0
         self._cold = 0
         self._refill_timer: asyncio.TimerHandle | None = None
@@ -148,9 +155,8 @@ class Pool:
     @property
     def is_idle(self) -> bool:
         """No container is out in use."""
-        templates = [*self._retired, *([self._template] if self._template else [])]
-        in_use = sum(len(template._containers) for template in templates)  # noqa: SLF001
-        return in_use == len(self._waiting) and not self._filling and not self._cold
+        self._out = {container for container in self._out if container.is_alive}
+        return not self._out and not self._cold
 
     async def warm(self) -> None:
         await self._current()
@@ -163,15 +169,30 @@ class Pool:
             container = self._waiting.popleft()
             if container.is_alive:
                 self._schedule_refill()
-                return container
+                return self._hand_out(container)
             await container.wait()
         self._cold += 1
         try:
-            template = await self._current()
-            return await template.make()
+            return self._hand_out(await self._make_cold())
         finally:
             self._cold -= 1
             self._schedule_refill()
+
+    def _hand_out(self, container: NamespacesContainer) -> NamespacesContainer:
+        self._out.add(container)
+        if len(self._out) > _SWEEP_AT:
+            self._out = {container for container in self._out if container.is_alive}
+        return container
+
+    async def _make_cold(self) -> NamespacesContainer:
+        for _ in range(_TRIES - 1):
+            template = await self._current()
+            try:
+                return await template.make()
+            except SandboxUnavailable:
+                # Its template may have died under it, which shows a moment later; the next one starts afresh.
+                await asyncio.sleep(_RETRY_SECONDS)
+        return await (await self._current()).make()
 
     async def close(self) -> None:
         self._is_closed = True
@@ -181,28 +202,45 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._starting is not None:
-            with contextlib.suppress(SandboxUnavailable, asyncio.CancelledError):
-                self._template = await self._starting
-        for template in [*self._retired, *([self._template] if self._template else [])]:
-            await template.close()
-        self._retired.clear()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        for template in list(self._live):
+            await self._close_template(template)
         self._template = None
-        self._waiting.clear()
+        while self._waiting:  # Those whose template died before, too.
+            await self._waiting.popleft().end()
 
     async def _current(self) -> Template:
         """The template that serves; starts one when there is none. Several callers share one start."""
-        if self._template is not None and not self._template.is_lost:
-            return self._template
-        if self._starting is None:
-            self._starting = asyncio.ensure_future(self._start_template())
-        starting = self._starting
-        try:
-            template = await asyncio.shield(starting)
-        finally:
-            if self._starting is starting and starting.done():
-                self._starting = None
-        self._template = template
+        template = self._template
+        if template is not None and not template.is_lost:
+            return template
+        if template is not None:
+            self._template = None
+            self._run(self._close_template(template))
+        template = self._template = await asyncio.shield(self._start())
         return template
+
+    def _start(self) -> asyncio.Task[Template]:
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start_one())
+            self._starting.add_done_callback(self._on_started)
+        return self._starting
+
+    async def _start_one(self) -> Template:
+        template = await self._start_template()
+        self._live.append(template)
+        return template
+
+    def _on_started(self, starting: asyncio.Task[Template]) -> None:
+        self._starting = None
+        if not starting.cancelled():
+            starting.exception()  # Whoever waits for it raises it; nobody may be waiting any more.
+
+    async def _close_template(self, template: Template) -> None:
+        await template.close()
+        # Only now, so that a cancelled close is done again.
+        if template in self._live:
+            self._live.remove(template)
 
     def _schedule_refill(self) -> None:
         if self._is_closed or self._refill_timer is not None:
@@ -246,24 +284,16 @@ class Pool:
             return
         if old.age_seconds < self._max_age_seconds and old.made < self._max_forks:
             return
-        self._starting = asyncio.ensure_future(self._start_template())
-        try:
-            self._template = await asyncio.shield(self._starting)
-        finally:
-            self._starting = None
-        self._retired.append(old)
+        self._template = await asyncio.shield(self._start())
         self._run(self._retire(old))
 
     async def _retire(self, old: Template) -> None:
         """Closes an old template once its last container has ended; its waiting ones are ended now."""
-        stale = [container for container in self._waiting if container in old._containers.values()]  # noqa: SLF001
-        for container in stale:
+        for container in [container for container in self._waiting if old.has(container)]:
             self._waiting.remove(container)
             await container.end()
-        for container in list(old._containers.values()):  # noqa: SLF001
-            await container.wait()
-        self._retired.remove(old)
-        await old.close()
+        await old.wait_idle()
+        await self._close_template(old)
 
     def _run(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -11,6 +11,7 @@ complete. Copies, not links: what happens to the host's files later must not rea
 from __future__ import annotations
 
 import compileall
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -20,7 +21,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -90,12 +91,12 @@ def ensure_runtime_root(cache_dir: Path) -> RuntimeRoot:
             parent.chmod(0o755)  # Containers look their files up as other users; a umask of 077 must not hinder them.
         key = _key()
         lock = os.open(folder / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # In use: held until `release`, so nothing may ever wait for more than this.
         root = folder / key
         if not root.is_dir():
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not root.is_dir():
-                _assemble(folder, root)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+            with _making(folder):
+                if not root.is_dir():
+                    _assemble(folder, root)
         os.utime(folder / f"{key}.lock")
         _remove_unused(folder, key)
         _remove_abandoned(folder)
@@ -105,6 +106,17 @@ def ensure_runtime_root(cache_dir: Path) -> RuntimeRoot:
             hint="choose a cache_dir that this user can write, with about 100 MB of space",
         ) from exc
     return RuntimeRoot(path=root, key=key, lock=lock)
+
+
+@contextlib.contextmanager
+def _making(folder: Path) -> Generator[None]:
+    """One process or thread at a time."""
+    lock = os.open(folder / ".making", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _sdk_folder() -> Path:

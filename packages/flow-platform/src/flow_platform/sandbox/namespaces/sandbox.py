@@ -183,8 +183,9 @@ class NamespacesSandbox:
     def _pool(self, spec: base.ContainerSpec) -> Pool:
         self._opened()
         pool = self._pools.get(spec)
+        if pool is None or len(self._pools) > self._max_templates:
+            self._evict(spec)
         if pool is None:
-            self._evict()
             pool = self._pools[spec] = Pool(
                 lambda: self.start_template(spec),
                 size=self._pool_size,
@@ -193,12 +194,14 @@ class NamespacesSandbox:
             )
         return pool
 
-    def _evict(self) -> None:
-        """Makes room for one more template; those with containers in use stay."""
+    def _evict(self, keep: base.ContainerSpec) -> None:
+        """Leaves room for the template of `keep`; those with containers in use stay."""
         idle = sorted(
-            (spec for spec, pool in self._pools.items() if pool.is_idle), key=lambda spec: self._pools[spec].used_at
+            (spec for spec, pool in self._pools.items() if spec != keep and pool.is_idle),
+            key=lambda spec: self._pools[spec].used_at,
         )
-        for spec in idle[: max(0, len(self._pools) - self._max_templates + 1)]:
+        wanted = len(self._pools | {keep: None}) - self._max_templates
+        for spec in idle[: max(0, wanted)]:
             task = asyncio.ensure_future(self._pools.pop(spec).close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
