@@ -78,8 +78,9 @@ async def paced(cache: Path, name: str, pool_size: int, count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(0.1)
         samples.append(await execute(sandbox))
+    limits = sandbox.limits
     await sandbox.close()
-    report(name, samples, limits=sandbox.limits)
+    report(name, samples, limits=limits)
 
 
 def tree_cpu_seconds() -> float:

@@ -217,8 +217,8 @@ class Pool:
         if template is not None:
             self._template = None
             self._run(self._close_template(template))
-        template = self._template = await asyncio.shield(self._start())
-        return template
+        fresh = self._template = await asyncio.shield(self._start())
+        return fresh
 
     def _start(self) -> asyncio.Task[Template]:
         if self._starting is None:
