@@ -63,6 +63,7 @@ class Bus:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._consumers: set[PullConsumer] = set()
         self._subscribers: list[Callable[[Client], Awaitable[Any]]] = []
+        self._reconnected: list[Callable[[], None]] = []
         self._held = 0
         self._answers_from = 0.0
         self._ensuring: asyncio.Task[None] | None = None
@@ -92,6 +93,13 @@ class Bus:
     @property
     def is_connected(self) -> bool:
         return self._up.is_set()
+
+    def on_reconnected(self, callback: Callable[[], None]) -> None:
+        """Has the callback run after each loss of the connection, once it stands again.
+
+        Requests that were on their way when it broke are answered by nobody: whoever can ask again should.
+        """
+        self._reconnected.append(callback)
 
     async def ensure_streams(self) -> None:
         """Makes all streams exist with our configuration; cheap when they do. Calls at the same time share the work.
@@ -300,6 +308,11 @@ class Bus:
         self._answers_from = asyncio.get_running_loop().time() + ANSWER_WAIT
         self.publisher.connected()
         self._up.set()
+        self._tell_reconnected()
+
+    def _tell_reconnected(self) -> None:
+        for callback in self._reconnected:
+            callback()
 
     async def _on_closed(self) -> None:
         # `None` until the first connection stands and after `drain_and_close`.
@@ -316,6 +329,7 @@ class Bus:
                 _log.warning("no new NATS connection yet", extra={"bus": self._name, "reason": error.message})
                 await asyncio.sleep(1.0)
             else:
+                self._tell_reconnected()
                 return
 
     def _connected(self) -> Client:

@@ -20,7 +20,7 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.component import Version
 from flow_platform.domain.execution import Execution
 from flow_platform.engine.stages import Stages
-from flow_platform.engine.wakeups import WORK, Wakeups
+from flow_platform.engine.wakeups import WORK, Waiter, Wakeups
 from flow_platform.store.base import Attempt, Payload, Store, Transaction
 
 logger = logging.getLogger(__name__)
@@ -72,32 +72,47 @@ class Claims:
         self._put_object = put_object
         self._leasing = leasing
         self._versions: dict[str, Version] = {}
+        self._held: dict[str, Waiter] = {}  # By runner instance: its newest claim.
 
     async def claim(self, request: Claim) -> bytes:
         """Grants leases up to the runner's free slots; waits for work up to `hold_seconds`.
 
+        A later claim of the same runner process replaces an earlier one that is still held: that one is answered at
+        once, with nothing. So a runner that is unsure, or stops (a claim without room), cannot be granted work into
+        an answer that nobody reads.
+
         Returns:
             A `Claimed` as JSON, encoded once.
         """
+        with self._wakeups.subscribe(WORK) as waiter:
+            earlier = self._held.get(request.instance)
+            self._held[request.instance] = waiter
+            if earlier is not None:
+                earlier.wake()
+            try:
+                return await self._reply(await self._wait_for_work(request, waiter))
+            finally:
+                if self._held.get(request.instance) is waiter:
+                    del self._held[request.instance]
+
+    async def _wait_for_work(self, request: Claim, waiter: Waiter) -> list[_Granted]:
         loop = asyncio.get_running_loop()
         ends = loop.time() + min(request.hold_seconds, self._leasing.hold.total_seconds())
-        with self._wakeups.subscribe(WORK) as waiter:
-            while True:
-                granted, available_at = await self._store.write(lambda tx: self._grant(tx, request))
-                remaining = ends - loop.time()
-                if granted or remaining <= 0:
-                    return await self._reply(granted)
-                pause = min(remaining, LOOK_AGAIN_SECONDS)
-                if available_at is not None:
-                    pause = min(pause, max(0.001, (available_at - self._clock.now()).total_seconds()))
-                await waiter.wait(pause)
+        while True:
+            granted, available_at = await self._store.write(lambda tx: self._grant(tx, request, waiter))
+            remaining = ends - loop.time()
+            if granted or remaining <= 0 or self._held.get(request.instance) is not waiter:
+                return granted
+            pause = min(remaining, LOOK_AGAIN_SECONDS)
+            if available_at is not None:
+                pause = min(pause, max(0.001, (available_at - self._clock.now()).total_seconds()))
+            await waiter.wait(pause)
 
-    def _grant(self, tx: Transaction, request: Claim) -> tuple[list[_Granted], datetime | None]:
+    def _grant(self, tx: Transaction, request: Claim, waiter: Waiter) -> tuple[list[_Granted], datetime | None]:
         now = self._clock.now()
-        free = min(
-            request.slots - tx.executions.slots_in_use(request.runner_id, request.instance), request.room, MAX_GRANT
-        )
-        if free <= 0:
+        in_use = tx.executions.slots_in_use(request.runner_id, request.instance)
+        free = min(request.slots - in_use, request.room, MAX_GRANT)
+        if free <= 0 or self._held.get(request.instance) is not waiter:
             return [], None
         granted = [self._lease(tx, execution, request, now) for execution in tx.executions.acquire(now, free)]
         return granted, None if granted else tx.executions.next_available_at(now)

@@ -121,6 +121,7 @@ class Engine:
             (subjects.STREAM_STATUS, recorder.record_statuses),
         ):
             self._spawn(f"consume {stream}", bus.consume(stream, "engine", handler))
+        await bus.publish_core(subjects.ENGINE_STARTED, b"")
 
     async def _on_register(self, body: bytes) -> bytes:
         return (await self._heartbeats.register(Register.model_validate_json(body))).model_dump_json().encode()

@@ -57,10 +57,14 @@ class Runner:
         self._times = Registered(lease_seconds=10, heartbeat_seconds=3, hold_seconds=10)  # Until the engine says.
         self._beat = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
+        self._ask_again: asyncio.Future[None] | None = None
+        self._late_claims: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Registers, however long NATS or the engine are away, and listens for cancels."""
         await self._bus.subscribe(subjects.runner_cancel(self._config.runner_id), self._on_cancel)
+        await self._bus.subscribe(subjects.ENGINE_STARTED, self._on_engine_started)
+        self._bus.on_reconnected(self._claim_anew)
         await self._register()
 
     async def run(self) -> None:
@@ -100,7 +104,7 @@ class Runner:
         """Ends whatever still runs, at once."""
         for attempt in list(self._attempts.values()):
             attempt.abandon()
-        for task in list(self._tasks):
+        for task in [*self._tasks, *self._late_claims]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._endings:  # Begun by the attempts that were just cancelled, too. Never cancelled: they free things.
@@ -133,6 +137,29 @@ class Runner:
                 failures += 1
 
     async def _claim(self, room: int) -> None:
+        """Asks for work, and returns when the answer was taken or when it may never come.
+
+        In the second case the question stays open beside the next one: should its answer come after all, it counts.
+        """
+        again = self._ask_again = asyncio.get_running_loop().create_future()
+        asking = asyncio.create_task(self._take_work(room), name="claim")
+        try:
+            await asyncio.wait([asking, again], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            asking.cancel()
+            raise
+        if asking.done():
+            asking.result()
+        else:
+            self._late_claims.add(asking)
+            asking.add_done_callback(self._late_claim_ended)
+
+    def _late_claim_ended(self, task: asyncio.Task[None]) -> None:
+        self._late_claims.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("an old claim was never answered: %s", error)
+
+    async def _take_work(self, room: int) -> None:
         claimed = await self._engine.claim(self._claim_of(room, self._times.hold_seconds))
         if claimed.error:
             logger.warning("a claim was refused: %s", claimed.error)
@@ -140,6 +167,14 @@ class Runner:
         for assignment in claimed.assignments:
             self._accept(assignment)
         await asyncio.sleep(0)  # They start before the next claim is written.
+
+    async def _on_engine_started(self, _: Message) -> None:
+        self._claim_anew()
+
+    def _claim_anew(self) -> None:
+        """The engine that holds our claim may be gone, or the claim lost with a connection: ask without waiting."""
+        if self._ask_again is not None and not self._ask_again.done():
+            self._ask_again.set_result(None)
 
     def _claim_of(self, room: int, hold_seconds: float) -> Claim:
         return Claim(
