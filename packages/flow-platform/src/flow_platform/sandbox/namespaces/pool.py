@@ -217,7 +217,8 @@ class Pool:
         if template is not None:
             self._template = None
             self._run(self._close_template(template))
-        fresh = self._template = await asyncio.shield(self._start())
+        fresh = await asyncio.shield(self._start())
+        self._template = fresh
         return fresh
 
     def _start(self) -> asyncio.Task[Template]:
