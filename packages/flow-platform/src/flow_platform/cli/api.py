@@ -13,10 +13,10 @@ from flow_platform.cli import output
 def api(
     database: Annotated[str | None, typer.Option(help="Database URL; the same for all servers.")] = None,
     nats: Annotated[str | None, typer.Option(help="NATS URL with its credential.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one.  [default: 8420]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one; default: 8420.")] = None,
     allow_public: Annotated[bool, typer.Option("--allow-public", help="Permits a host beyond loopback.")] = False,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder for the admin token.  [default: ./.flow]")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder for the admin token; default: ./.flow.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
 ) -> None:

@@ -29,7 +29,7 @@ PROGRAM_SECONDS: Final = 10.0
 
 
 def doctor(
-    data: Annotated[Path | None, typer.Option("--data", help="Data folder.  [default: ./.flow]")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Data folder; default: ./.flow.")] = None,
     show_settings: Annotated[bool, typer.Option("--settings", help="List all settings and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:

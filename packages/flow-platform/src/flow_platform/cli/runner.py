@@ -13,8 +13,8 @@ from flow_platform.cli import output
 def runner(
     nats: Annotated[str | None, typer.Option(help="NATS URL with the runners' credential.")] = None,
     api_url: Annotated[str | None, typer.Option(help="Where containers' calls of the API go.")] = None,
-    slots: Annotated[int | None, typer.Option(help="Executions at once.  [default: twice the cores]")] = None,
-    runner_id: Annotated[str | None, typer.Option(help="Its name, stable over restarts.  [default: host name]")] = None,
+    slots: Annotated[int | None, typer.Option(help="Executions at once; default: twice the cores.")] = None,
+    runner_id: Annotated[str | None, typer.Option(help="Its name, stable over restarts; default: host name.")] = None,
     channel: Annotated[str | None, typer.Option(help="socket or nats: how containers exchange data.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder of runtimes and environments.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
