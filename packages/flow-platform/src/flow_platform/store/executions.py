@@ -27,12 +27,6 @@ _FIND = Query("find execution", sa.select(*COLUMNS).where(_e.id == bindparam("id
 _FIND_FOR_UPDATE = Query(
     "find execution for update", sa.select(*COLUMNS).where(_e.id == bindparam("id")).with_for_update()
 )
-_FIND_IN_WORKSPACE = Query(
-    "find execution in workspace",
-    sa.select(*COLUMNS).where(
-        _e.id == bindparam("id"), _e.org_id == bindparam("org_id"), _e.workspace_id == bindparam("workspace_id")
-    ),
-)
 _ADOPT = Query(
     "adopt child",
     sa.update(executions)
@@ -80,9 +74,9 @@ class ExecutionRows(ExecutionQueue, ExecutionLists, ExecutionPayloads, Execution
         return from_row(row) if row else None
 
     def find_in_workspace(self, org_id: str, workspace_id: str, execution_id: str) -> Execution | None:
-        parameters = {"id": execution_id, "org_id": org_id, "workspace_id": workspace_id}
-        row = self._connection.row(_FIND_IN_WORKSPACE, parameters)
-        return from_row(row) if row else None
+        # Compared here, so that no planner is ever tempted to find one row by its workspace.
+        found = self.find(execution_id)
+        return found if found and (found.org_id, found.workspace_id) == (org_id, workspace_id) else None
 
     def update(self, before: Execution, after: Execution) -> None:
         changes = changed_columns(before, after)
