@@ -19,7 +19,7 @@ from flow_platform.sandbox.namespaces.pool import START_SECONDS, Pool, Template
 _PORTS: Final = (base.API_PORT, base.NATS_PORT)
 _MODULE_NAMES: Final = """
 asyncio encodings.idna inspect json linecache random ssl tempfile traceback uuid pydantic httpx nats
-flow_sdk flow_sdk.harness.main
+flow_sdk flow_sdk.calling flow_sdk.harness.main flow_sdk.harness.rehearsal
 """
 _OPTIONAL_MODULES: Final = ("nats.js", "flow_sdk.platform_client", "flow_sdk.declare", "logfire_api")
 _PROGRAM: Final = (
