@@ -104,19 +104,49 @@ def test_no_limit_is_exceeded_and_everything_starts(arrivals: Any, limits: Limit
     machine.check_rates()
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    limits=_LIMITS,
-    slots=st.integers(1, 3),
-    keys=st.sets(st.sampled_from(_KEYS), min_size=1),
-    same_workspace=st.booleans(),
-    lasting=st.integers(1, 4),
-    step=st.integers(1, 3),
-)
-def test_nobody_starves_under_a_flood(
-    limits: Limits, slots: int, keys: Any, same_workspace: bool, lasting: int, step: int
-):
-    """Each second, more comes than can ever run: of higher priority, and with every key one by one."""
+@settings(max_examples=20, deadline=None)
+@given(priority=st.integers(-1, 1), flood=st.integers(-1, 1), lasting=st.integers(1, 3))
+def test_no_priority_starves_another(priority: int, flood: int, lasting: int):
+    """The one slot of a workspace could always go to something more important."""
+    machine = _Machine(Limits(), 1)
+    machine.submit("a", flood, (), lasting)
+    machine.tick()
+    target = machine.submit("a", priority, (), 1)
+    # Ahead of it is only what comes before it has aged past the difference: one a second.
+    ahead = int((1 + max(0, flood - priority)) * AGING / _SECOND)
+    for _ in range((1 + ahead) * lasting):
+        machine.submit("a", flood, (), lasting)
+        while len(machine.queue) > 500:
+            machine.queue.pop(next(reversed(machine.queue)))
+        machine.tick()
+        if target not in machine.queue:
+            return
+    raise AssertionError(f"a priority of {priority} still waits behind {flood}")
+
+
+@settings(max_examples=20, deadline=None)
+@given(lasting=st.integers(2, 20), offset=st.integers(1, 19), workspace=st.sampled_from(_WORKSPACES))
+def test_several_keys_start_though_each_is_taken_as_it_comes_free(lasting: int, offset: int, workspace: str):
+    """Two keys of one place each, never free at the same second by themselves."""
+    machine = _Machine(Limits(concurrency={"x": 1, "y": 1}), 5)
+    machine.submit("b", 0, {"x"}, lasting)
+    machine.submit("b", 0, {"y"}, lasting + 1 + offset % (lasting - 1))
+    machine.tick()
+    target = machine.submit(workspace, 0, {"x", "y"}, 1)
+    for _ in range(int(PATIENCE / _SECOND) + 3 * lasting):
+        for key in "xy":
+            if sum(key in candidate.keys for candidate in machine.queue.values()) < 3:
+                machine.submit("b", 0, {key}, lasting)
+        machine.tick()
+        if target not in machine.queue:
+            return
+    raise AssertionError("both keys are never free")
+
+
+@settings(max_examples=15, deadline=None)
+@given(limits=_LIMITS, slots=st.integers(1, 3), keys=st.sets(st.sampled_from(_KEYS)), lasting=st.integers(1, 4))
+def test_nobody_starves_under_a_flood(limits: Limits, slots: int, keys: Any, lasting: int):
+    """Each second, more comes than can ever run, from elsewhere and from the same workspace."""
     machine = _Machine(limits, slots)
     for key in _KEYS:
         machine.submit("b", 3, {key}, lasting)
@@ -124,11 +154,10 @@ def test_nobody_starves_under_a_flood(
     target = machine.submit("a", -3, keys, 1)
     # Its turn by aging; then a place kept for it, in the first or second turn of keeping; and its share of a rate.
     patience = int((8 * AGING + 8 * PATIENCE) / _SECOND)
-    for second in range(patience):
-        if second % step == 0:
-            for key in _KEYS:
-                machine.submit("a" if same_workspace else "b", 3, {key}, lasting)
-                machine.submit("c", 3, {key}, lasting)
+    for _ in range(patience):
+        for key in _KEYS:
+            machine.submit("a", 3, {key}, lasting)
+            machine.submit("c", 3, {key}, lasting)
         while len(machine.queue) > 60:
             # A flood that gives up keeps the test small; who waits longest never does.
             machine.queue.pop(next(name for name in reversed(machine.queue) if name != target))
