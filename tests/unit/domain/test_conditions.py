@@ -102,7 +102,7 @@ def test_what_cannot_be_decided(text: str, words: list[str]):
     [
         ("inputs.all(a, inputs.all(b, a + b >= 0))", list(range(1000)), ["Iteration budget"]),
         ("inputs.all(a, a in inputs)", list(range(200_000)), ["100000 values", "name the part"]),
-        ("inputs == inputs", ["x" * 1000] * 5000, ["4000000 values"]),
+        ("inputs == inputs", ["x" * 1000] * 5000, ["1000000 values"]),
     ],
 )
 def test_an_evaluation_is_bounded(text: str, inputs: Any, words: list[str]):

@@ -38,7 +38,7 @@ MAX_MACROS: Final = 3
 MAX_ADDITIONS: Final = 8
 """`all`, `exists`, `filter`, `map`; and `+`. Nested, they multiply: at these limits a value grows at most 81-fold."""
 
-MAX_WEIGHT: Final = 4_000_000
+MAX_WEIGHT: Final = 1_000_000
 MAX_WEIGHT_REPEATED: Final = 100_000
 """Values plus characters of strings that a condition may look at; the second one where a macro looks repeatedly."""
 
