@@ -167,7 +167,7 @@ def require_indexed(query: Query, plan: str, usable: set[str]) -> None:
 
 
 def fill(connection: psycopg.Connection[Any]) -> None:
-    """Enough ended executions for the planner to see that a scan is dear."""
+    """Enough executions, ended and not, for the planner to see that a scan is dear."""
     values = {
         column.name: "'x'" if isinstance(column.type, sa.Text) else "n"
         for column in tables.executions.c
@@ -179,6 +179,7 @@ def fill(connection: psycopg.Connection[Any]) -> None:
         "workspace_id": "'w' || n % 7",
         "component_id": "'c' || n % 50",
     }
+    values |= {"due_at": "CASE WHEN n % 5 = 0 THEN n END", "lease_holder": "CASE WHEN n % 5 = 0 THEN 'r' || n % 9 END"}
     values |= {"parent_id": "CASE WHEN n % 3 = 0 THEN 'id-' || n / 10 END"}
     columns, expressions = ", ".join(values), ", ".join(values.values())
     statement: Any = f"INSERT INTO executions ({columns}) SELECT {expressions} FROM generate_series(1, 5000) n"  # noqa: S608

@@ -10,12 +10,13 @@ from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
 from sqlalchemy import bindparam
 
+from flow_platform.domain import errors
 from flow_platform.store.base import Attempt, NewEvent
 from flow_platform.store.connection import Connection
 from flow_platform.store.documents import document_from, document_or_null, json_or_null, value_or
 from flow_platform.store.instants import from_micros, from_micros_or_none, to_micros, to_micros_or_none
 from flow_platform.store.query import Query, UpsertQuery
-from flow_platform.store.tables import attempts, events
+from flow_platform.store.tables import attempts, events, executions
 
 _a = attempts.c
 _v = events.c
@@ -50,8 +51,11 @@ _is_known = sa.exists(
     sa.select(_v.position).where(_v.execution_id == bindparam("execution_id"), _v.key == bindparam("key"))
 )
 _NEW_EVENT: Final = ("execution_id", "key", "attempt", "event_type", "event_data", "timestamp")
-# Two processes that append to one execution at the same time both compute the same position; the primary key lets one
-# of them in, and the other's operation runs again.
+# Held before the next position is computed, so that two processes which append to one execution never compute the same.
+_LOCK = Query(
+    "lock execution for its events",
+    sa.select(executions.c.id).where(executions.c.id == bindparam("id")).with_for_update(key_share=True),
+)
 _APPEND_EVENT = Query(
     "append event",
     sa.insert(events)
@@ -107,6 +111,12 @@ class ExecutionHistory:
         ]
 
     def append_events(self, events: Sequence[NewEvent]) -> list[EventDocument]:
+        # In the order of ids, so that two processes never wait for each other.
+        execution_ids = sorted({event.execution_id for event in events})
+        locked = self._connection.rows_of_each(_LOCK, [{"id": execution_id} for execution_id in execution_ids])
+        if len(locked) < len(execution_ids):
+            missing = sorted(set(execution_ids) - {row[0] for row in locked})
+            raise errors.NotFound(f"execution {missing[0]!r} does not exist")
         parameters = [
             {
                 "execution_id": event.execution_id,
