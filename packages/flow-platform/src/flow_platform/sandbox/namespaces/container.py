@@ -249,8 +249,8 @@ class NamespacesContainer:
             return
         self.usage()
         self._closed = True
-        if not self._sealed.done():
-            self._loop.remove_reader(self._channel.fileno())
+        # Whatever became of it: a descriptor closed under a reader would make the next one of that number deaf.
+        self._loop.remove_reader(self._channel.fileno())
         self._frames.close()
         self._logs.close()
         self._channel.close()
