@@ -26,7 +26,7 @@ def error_codes() -> dict[str, set[str]]:
 def _codes_of(tree: ast.AST) -> Iterator[str]:
     constants = dict(_constants(tree))
     for node in ast.walk(tree):
-        for value in (leaf for value in _values(node) for leaf in _leaves(value)):
+        for value in (leaf for whole in _values(node) for leaf in _leaves(whole)):
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 yield value.value
             elif isinstance(value, ast.Name) and value.id in constants:
