@@ -136,7 +136,7 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
     import uvicorn
 
     from flow_platform.api.app import create_app
-    from flow_platform.engine.claims import Leasing
+    from flow_platform.engine.grants import Leasing
     from flow_platform.engine.service import Engine
     from flow_platform.store import open_store
 

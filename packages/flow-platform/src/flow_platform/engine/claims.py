@@ -1,54 +1,34 @@
-"""Handing out work: leases, heartbeats, and what a runner must be told.
+"""Answering the claims that runners keep outstanding.
 
-A runner's claim is held here until there is work and room. The lease is committed before the assignment leaves, so a
-lost answer costs one lease time, and a repeated one is fenced by the epoch.
+The lease is committed before the assignment leaves, so a lost answer costs one lease time, and a repeated one is
+fenced by the epoch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from flow_sdk.wire.runner import Assignment, Claim, Claimed
 
-from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
-from flow_platform.domain.component import Version
 from flow_platform.domain.execution import Execution
+from flow_platform.engine.grants import Grant, Grants, HeldClaim, Leasing
 from flow_platform.engine.stages import Stages
-from flow_platform.engine.wakeups import WORK, Waiter, Wakeups
-from flow_platform.store.base import Attempt, Payload, Store, Transaction
+from flow_platform.engine.wakeups import WORK, Wakeups
+from flow_platform.store.base import Store, Transaction
 
 logger = logging.getLogger(__name__)
 
-MAX_GRANT: Final = 64  # Assignments in one answer.
 MAX_REPLY_BYTES: Final = 900_000  # Below the NATS payload limit of 1 MiB; larger answers travel as an object.
 LOOK_AGAIN_SECONDS: Final = 5.0  # The safety net under the wake-ups: other engines queue work too.
-MAX_CACHED_VERSIONS: Final = 1_000  # Immutable, up to 256 KiB of code each.
 
 IssueToken = Callable[[Execution, datetime], str]
 PutObject = Callable[[str, bytes], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Leasing:
-    """Times of the lease protocol. A lost runner's work is taken over after `lease` at the latest."""
-
-    lease: timedelta = timedelta(seconds=10)
-    heartbeat: timedelta = timedelta(seconds=3)
-    hold: timedelta = timedelta(seconds=10)
-
-
-@dataclass(frozen=True)
-class _Granted:
-    execution: Execution
-    version: Version
-    payload: Payload
-    env: dict[str, str]
 
 
 class Claims:
@@ -60,6 +40,7 @@ class Claims:
         clock: Clock,
         wakeups: Wakeups,
         stages: Stages,
+        grants: Grants,
         issue_token: IssueToken,
         put_object: PutObject,
         leasing: Leasing,
@@ -68,11 +49,11 @@ class Claims:
         self._clock = clock
         self._wakeups = wakeups
         self._stages = stages
+        self._grants = grants
         self._issue_token = issue_token
         self._put_object = put_object
         self._leasing = leasing
-        self._versions: dict[str, Version] = {}
-        self._held: dict[str, Waiter] = {}  # By runner instance: its newest claim.
+        self._undelivered: defaultdict[str, list[Grant]] = defaultdict(list)
 
     async def claim(self, request: Claim) -> bytes:
         """Grants leases up to the runner's free slots; waits for work up to `hold_seconds`.
@@ -85,62 +66,48 @@ class Claims:
             A `Claimed` as JSON, encoded once.
         """
         with self._wakeups.subscribe(WORK) as waiter:
-            earlier = self._held.get(request.instance)
-            self._held[request.instance] = waiter
-            if earlier is not None:
-                earlier.wake()
+            claim = HeldClaim(request, waiter)
+            self._grants.hold(claim)
             try:
-                return await self._reply(await self._wait_for_work(request, waiter))
+                granted = await self._wait_for_work(claim)
             finally:
-                if self._held.get(request.instance) is waiter:
-                    del self._held[request.instance]
+                self._grants.release(claim)
+        return await self._reply(granted)
 
-    async def _wait_for_work(self, request: Claim, waiter: Waiter) -> list[_Granted]:
+    def deliver(self, granted: list[Grant]) -> None:
+        """Hands on what a committed transaction granted: to the held claim, else to the runner's next one."""
+        for grant in granted:
+            self._stages.leased(grant.execution.id)
+            self._undelivered[grant.instance].append(grant)
+            claim = self._grants.find(grant.instance)
+            if claim is not None:
+                claim.waiter.wake()
+
+    async def _wait_for_work(self, claim: HeldClaim) -> list[Grant]:
         loop = asyncio.get_running_loop()
+        request = claim.request
         ends = loop.time() + min(request.hold_seconds, self._leasing.hold.total_seconds())
         while True:
-            granted, available_at = await self._store.write(lambda tx: self._grant(tx, request, waiter))
+            granted = self._undelivered.pop(request.instance, [])
+            available_at = None
+            if not granted:
+                granted, available_at = await self._store.write(lambda tx: self._grant(tx, claim))
+                for grant in granted:
+                    self._stages.leased(grant.execution.id)
+                granted += self._undelivered.pop(request.instance, [])
             remaining = ends - loop.time()
-            if granted or remaining <= 0 or self._held.get(request.instance) is not waiter:
+            if granted or remaining <= 0 or not self._grants.is_held(claim):
                 return granted
             pause = min(remaining, LOOK_AGAIN_SECONDS)
             if available_at is not None:
                 pause = min(pause, max(0.001, (available_at - self._clock.now()).total_seconds()))
-            await waiter.wait(pause)
+            await claim.waiter.wait(pause)
 
-    def _grant(self, tx: Transaction, request: Claim, waiter: Waiter) -> tuple[list[_Granted], datetime | None]:
-        now = self._clock.now()
-        in_use = tx.executions.slots_in_use(request.runner_id, request.instance)
-        free = min(request.slots - in_use, request.room, MAX_GRANT)
-        if free <= 0 or self._held.get(request.instance) is not waiter:
-            return [], None
-        granted = [self._lease(tx, execution, request, now) for execution in tx.executions.acquire(now, free)]
-        return granted, None if granted else tx.executions.next_available_at(now)
+    def _grant(self, tx: Transaction, claim: HeldClaim) -> tuple[list[Grant], datetime | None]:
+        granted = self._grants.grant(tx, claim)
+        return granted, None if granted else self._grants.next_available_at(tx)
 
-    def _lease(self, tx: Transaction, execution: Execution, request: Claim, now: datetime) -> _Granted:
-        expires_at = now + self._leasing.lease
-        after = domain.apply(execution, domain.AttemptStarted(now, request.runner_id, request.instance, expires_at))
-        tx.executions.update(execution, after)
-        tx.executions.record_attempt(
-            Attempt(after.id, after.attempt, after.lease_epoch, request.runner_id, started_at=now)
-        )
-        ring = tx.catalog.find_ring(after.org_id, after.workspace_id, after.ring_id) if after.ring_id else None
-        return _Granted(
-            after, self._version(tx, after.version_id), tx.executions.payload(after.id), ring.env if ring else {}
-        )
-
-    def _version(self, tx: Transaction, version_id: str) -> Version:
-        version = self._versions.get(version_id)
-        if version is None:
-            version = tx.catalog.get_version(version_id)
-            if len(self._versions) >= MAX_CACHED_VERSIONS:
-                self._versions.pop(next(iter(self._versions)))
-            self._versions[version_id] = version
-        return version
-
-    async def _reply(self, granted: list[_Granted]) -> bytes:
-        for grant in granted:
-            self._stages.leased(grant.execution.id)
+    async def _reply(self, granted: list[Grant]) -> bytes:
         encoded = Claimed(assignments=[self._assignment(grant) for grant in granted]).model_dump_json().encode()
         if len(encoded) <= MAX_REPLY_BYTES:
             return encoded
@@ -149,7 +116,7 @@ class Claims:
         await self._put_object(name, encoded)
         return Claimed(reply_object=name).model_dump_json().encode()
 
-    def _assignment(self, grant: _Granted) -> Assignment:
+    def _assignment(self, grant: Grant) -> Assignment:
         execution, version, payload, now = grant.execution, grant.version, grant.payload, self._clock.now()
         definition = version.definition
         return Assignment(

@@ -12,7 +12,7 @@ from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
-from flow_platform.engine.claims import Leasing
+from flow_platform.engine.grants import Leasing
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, Store, Transaction
 

@@ -24,6 +24,8 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome, reports
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
+from flow_platform.engine.claims import Claims
+from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.reports import Message, OutputReport
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
@@ -43,9 +45,9 @@ MAX_EVENTS: Final = 20_000  # Per execution, over all attempts: a runner bounds 
 class _Recorded:
     """What one report changed; None of it when the report was stale."""
 
-    before: Execution
     after: Execution
     cancelled: Cancelled
+    granted: list[Grant]
 
 
 class Recorder:
@@ -58,6 +60,8 @@ class Recorder:
         wakeups: Wakeups,
         stages: Stages,
         notices: CancelNotices,
+        claims: Claims,
+        grants: Grants,
         get_object: GetObject,
     ) -> None:
         self._store = store
@@ -65,6 +69,8 @@ class Recorder:
         self._wakeups = wakeups
         self._stages = stages
         self._notices = notices
+        self._claims = claims
+        self._grants = grants
         self._get_object = get_object
 
     async def record_outputs(self, messages: Sequence[Message]) -> None:
@@ -94,7 +100,11 @@ class Recorder:
         if recorded is None:
             logger.info("dropped a stale report", extra=_fields(report))
             return
-        self._wakeups.notify([recorded.after.id, WORK])
+        self._claims.deliver(recorded.granted)
+        # Who waits for work here was thought of in the transaction, but not of work that is available later.
+        later = [WORK] if recorded.after.status is Status.QUEUED else []
+        self._wakeups.notify_local([recorded.after.id, *later])
+        self._wakeups.notify_others([recorded.after.id, WORK])
         self._notices.send(recorded.cancelled)
 
     async def _body(self, message: Message) -> bytes:
@@ -125,7 +135,7 @@ class Recorder:
         tx.executions.record_attempt(_attempt(before, report, now, metrics))
         cascades = after.status in CASCADING and before.live_children
         cancelled = cancel_children(tx, after, f"the end of its parent {after.id}", now) if cascades else Cancelled()
-        return _Recorded(before, after, cancelled)
+        return _Recorded(after, cancelled, self._grants.grant_waiting(tx))
 
     async def _append(self, messages: Sequence[Message], parse: Callable[..., tuple[reports.Origin, NewEvent]]) -> None:
         now = self._clock.now()

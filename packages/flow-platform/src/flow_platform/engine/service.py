@@ -18,9 +18,10 @@ from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, SystemClock
 from flow_platform.engine.cancel import CancelNotices
 from flow_platform.engine.catalog import Catalog
-from flow_platform.engine.claims import Claims, Leasing
+from flow_platform.engine.claims import Claims
 from flow_platform.engine.executions import Executions
 from flow_platform.engine.first_start import ensure_first_tenant
+from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.link import Link
 from flow_platform.engine.recorder import Recorder
@@ -63,7 +64,7 @@ class Engine:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._identity = uuid.uuid4().hex
         self._link = Link(nats_url, name=f"engine-{self._identity[:8]}")
-        self._wakeups = Wakeups(self._tell_others)
+        self._wakeups = Wakeups(self._tell_others if store.is_shared else None)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -82,21 +83,25 @@ class Engine:
         self.tokens = Tokens(await self.store.read(lambda tx: tx.tenancy.signing_keys()))
         stages = Stages()
         notices = CancelNotices(self._link.publish, self._wakeups)
-        self.submitter = Submitter(self.store, self.clock, self._wakeups, stages)
-        self.executions = Executions(self.store, self.clock, self._wakeups, notices)
-        self.catalog = Catalog(self.store, self.clock, self._build)
-        self.releases = Releases(self.store, self.clock)
-        self._recorder = Recorder(self.store, self.clock, self._wakeups, stages, notices, self._link.get_object)
-        self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, self.leasing)
+        grants = Grants(self.clock, self.leasing)
         self._claims = Claims(
             self.store,
             self.clock,
             self._wakeups,
             stages,
+            grants,
             self.tokens.for_execution,
             self._link.put_object,
             self.leasing,
         )
+        self.submitter = Submitter(self.store, self.clock, self._wakeups, stages, self._claims, grants)
+        self.executions = Executions(self.store, self.clock, self._wakeups, notices)
+        self.catalog = Catalog(self.store, self.clock, self._build)
+        self.releases = Releases(self.store, self.clock)
+        self._recorder = Recorder(
+            self.store, self.clock, self._wakeups, stages, notices, self._claims, grants, self._link.get_object
+        )
+        self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, self.leasing)
         sweeper = Sweeper(self.store, self.clock, self._wakeups, notices)
         self._spawn("link", self._link.connect(self._attach))
         self._spawn("sweeper", sweeper.run(self.leasing.lease))

@@ -19,6 +19,8 @@ from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.release import Deployment, Ring
+from flow_platform.engine.claims import Claims
+from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.releases import resolve_deployment
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
@@ -70,12 +72,21 @@ class Submitter:
     """Accepts executions."""
 
     def __init__(
-        self, store: Store, clock: Clock, wakeups: Wakeups, stages: Stages, entropy: Entropy = system_entropy
+        self,
+        store: Store,
+        clock: Clock,
+        wakeups: Wakeups,
+        stages: Stages,
+        claims: Claims,
+        grants: Grants,
+        entropy: Entropy = system_entropy,
     ) -> None:
         self._store = store
         self._clock = clock
         self._wakeups = wakeups
         self._stages = stages
+        self._claims = claims
+        self._grants = grants
         self._entropy = entropy
 
     async def submit(
@@ -98,11 +109,17 @@ class Submitter:
         principal.require(Action.SUBMIT, org_id, workspace_id)
         _check(submission, idempotency)
         started = self._stages.now()
-        operation = _Submit(principal, org_id, workspace_id, submission, idempotency, self._clock.now(), self._entropy)
-        execution, is_new = await self._store.write(operation)
+        accept = _Submit(principal, org_id, workspace_id, submission, idempotency, self._clock.now(), self._entropy)
+
+        def operation(tx: Transaction) -> tuple[Execution, bool, list[Grant]]:
+            execution, is_new = accept(tx)
+            return execution, is_new, self._grants.grant_waiting(tx) if is_new else []
+
+        execution, is_new, granted = await self._store.write(operation)
         if is_new:
             self._stages.accepted(execution.id, started)
-            self._wakeups.notify([WORK])
+            self._claims.deliver(granted)
+            self._wakeups.notify_others([WORK])  # The runners that wait here were thought of in the transaction.
         return execution
 
 

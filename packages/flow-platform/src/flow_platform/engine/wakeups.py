@@ -64,8 +64,11 @@ class Wakeups:
         """Wakes the waiters of the keys here and in the other engines."""
         listed = list(keys)
         self.notify_local(listed)
-        if self._publish and listed:
-            self._publish(listed)
+        self.notify_others(listed)
+
+    def notify_others(self, keys: list[str]) -> None:
+        if self._publish and keys:
+            self._publish(keys)
 
     def notify_local(self, keys: Iterable[str]) -> None:
         for key in keys:

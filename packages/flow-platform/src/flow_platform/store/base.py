@@ -317,6 +317,11 @@ class Transaction(Protocol):
 
 
 class Store(Protocol):
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may work on the same database: they are then told of changes over NATS."""
+        ...
+
     async def open(self) -> None:
         """Connects and migrates the schema to today's.
 

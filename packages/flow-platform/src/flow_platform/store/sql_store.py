@@ -25,6 +25,10 @@ class SqlStore:
         self._readers = Readers(database, _transaction)
         self._is_open = False
 
+    @property
+    def is_shared(self) -> bool:
+        return self._database.dialect != "sqlite"
+
     async def open(self) -> None:
         await asyncio.to_thread(self._open)
 
