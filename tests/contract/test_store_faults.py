@@ -10,14 +10,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from flow_platform.domain import errors
 from flow_platform.store import open_store, sqlite
-from flow_platform.store.base import ExecutionFilter, Payload, Store
+from flow_platform.store.base import ExecutionFilter, Payload, Store, Transaction
 from flow_platform.store.query import Query
 from flow_platform.store.sql_store import SqlStore
 from flow_platform.store.sqlite import SqliteDatabase
@@ -28,25 +28,48 @@ CRASHER = Path(__file__).parents[1] / "support" / "store_writer.py"
 FILLING = Payload("x" * 30_000)
 
 
+class LimitedDatabase(SqliteDatabase):
+    """May not grow beyond so many pages: for SQLite the same as a full disk."""
+
+    def __init__(self, path: str, *, pages: int) -> None:
+        super().__init__(path)
+        self._pages = pages
+        self._opened: list[sqlite3.Connection] = []
+
+    def _connect(self) -> sqlite3.Connection:
+        raw = super()._connect()
+        raw.execute(f"PRAGMA max_page_count={self._pages}")
+        self._opened.append(raw)
+        return raw
+
+    def grow(self) -> None:
+        for raw in self._opened:
+            with suppress(sqlite3.ProgrammingError):  # Closed since.
+                raw.execute("PRAGMA max_page_count=100000")
+
+
 class SmallDisk:
-    """A file system of one mebibyte, or where that can't be mounted a database that may not grow."""
+    """A database on a file system of one mebibyte, or where none can be mounted, one that may not grow beyond."""
 
     def __init__(self, folder: Path, template: Path) -> None:
-        self.folder = folder
-        self.path = folder / "flow.db"
-        self._ballast = folder / "ballast"
+        self._folder = folder
         mounted = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=1m", "flow-test", folder], capture_output=True, check=False
         )
-        self.is_mounted = mounted.returncode == 0
-        shutil.copy(template, self.path)
+        self._is_mounted = mounted.returncode == 0
+        path = folder / "flow.db"
+        shutil.copy(template, path)
+        self.database = SqliteDatabase(str(path)) if self._is_mounted else LimitedDatabase(str(path), pages=150)
 
     def grow(self) -> None:
-        subprocess.run(["mount", "-o", "remount,size=64m", self.folder], check=True)
+        if isinstance(self.database, LimitedDatabase):
+            self.database.grow()
+        else:
+            subprocess.run(["mount", "-o", "remount,size=64m", self._folder], check=True)
 
     def close(self) -> None:
-        if self.is_mounted:
-            subprocess.run(["umount", self.folder], check=True)
+        if self._is_mounted:
+            subprocess.run(["umount", self._folder], check=True)
 
 
 @pytest.fixture
@@ -73,9 +96,7 @@ async def fill(store: Store) -> tuple[list[str], errors.StorageFull]:
 
 
 async def test_a_full_disk_refuses_loses_nothing_and_recovers_by_itself(small_disk: SmallDisk) -> None:
-    if not small_disk.is_mounted:
-        pytest.skip("mounting a small file system needs root")
-    store = open_store(f"sqlite:///{small_disk.path}")
+    store = SqlStore(small_disk.database)
     await store.open()
 
     accepted, refusal = await fill(store)
@@ -93,7 +114,7 @@ async def test_a_full_disk_refuses_loses_nothing_and_recovers_by_itself(small_di
     await insert(store, late, payload=FILLING)
     await store.close()
 
-    reopened = open_store(f"sqlite:///{small_disk.path}")
+    reopened = SqlStore(small_disk.database)
     await reopened.open()
     for execution_id in [*accepted, late.id]:
         assert (await reopened.read(lambda tx, i=execution_id: tx.executions.payload(i))) == FILLING
@@ -116,19 +137,6 @@ async def test_what_does_not_fit_is_refused_alone(sqlite_url: str) -> None:
         assert await find(store, one.id) == one
     assert await store.read(lambda tx: tx.executions.find("big")) is None
     await store.close()
-
-
-class LimitedDatabase(SqliteDatabase):
-    """May not grow beyond so many pages: for SQLite the same as a full disk."""
-
-    def __init__(self, path: str, *, pages: int) -> None:
-        super().__init__(path)
-        self._pages = pages
-
-    def _connect(self) -> sqlite3.Connection:
-        raw = super()._connect()
-        raw.execute(f"PRAGMA max_page_count={self._pages}")
-        return raw
 
 
 async def test_a_database_locked_by_another_process_is_unavailable_and_recovers(sqlite_url: str) -> None:
@@ -189,14 +197,10 @@ async def test_an_operation_cannot_swallow_a_full_disk(sqlite_url: str) -> None:
     store = SqlStore(LimitedDatabase(sqlite_url.removeprefix("sqlite:///"), pages=150))
     await store.open()
 
-    def operation(tx: object) -> str:
-        with ExitStack() as stack:
-            stack.callback(lambda: None)
-            try:
-                tx.executions.insert(execution(id="half"), Payload("x" * 1_000_000))
-            except errors.StorageFull:
-                return "fine"
-        return "fits"
+    def operation(tx: Transaction) -> str:
+        with suppress(errors.StorageFull):
+            tx.executions.insert(execution(id="half"), Payload("x" * 1_000_000))
+        return "fine"
 
     with pytest.raises(errors.StorageFull):
         await store.write(operation)
