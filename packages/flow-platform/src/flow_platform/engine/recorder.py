@@ -38,7 +38,8 @@ GetObject = Callable[[str], Awaitable[bytes]]
 CASCADING: Final = frozenset({Status.TIMEOUT, Status.CANCELLED})
 """Ends that take the children with them. A completed or failed parent leaves what it started and did not await."""
 
-MAX_EVENTS: Final = 20_000  # Per execution, over all attempts: a runner bounds each attempt, this bounds their sum.
+# Per execution, over all attempts: a runner bounds each attempt, this (give or take a batch) bounds their sum.
+MAX_EVENTS: Final = 50_000
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _append_events(tx: Transaction, by_execution: dict[str, list[tuple[reports.O
         if execution is None:
             continue
         current = [event for origin, event in parsed if origin.lease_epoch == execution.lease_epoch]
-        if current:
+        if current and not tx.executions.events(execution_id, MAX_EVENTS, 1):
             tx.executions.append_events(current)
 
 
