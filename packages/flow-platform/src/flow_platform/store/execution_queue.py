@@ -102,6 +102,7 @@ class ExecutionQueue:
         matured = self._connection.rows(_MATURED, parameters)
         if not matured:
             return found
+        # Up to `limit` more than are given stay locked until the commit, milliseconds later.
         found.extend(from_row(row) for row in matured)
         found.sort(key=lambda execution: (-execution.priority, execution.created_at, execution.id))
         return found[:limit]

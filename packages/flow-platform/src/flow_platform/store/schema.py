@@ -58,6 +58,8 @@ def upgrade(dialect: DialectName, connect: Callable[[], Any]) -> None:
     try:
         with engine.begin() as connection:
             if dialect == "postgresql":
+                # A migration of a large table may take longer than any query should.
+                connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

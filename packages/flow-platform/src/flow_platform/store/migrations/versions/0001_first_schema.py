@@ -17,6 +17,24 @@ WORD = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
+    _components()
+    _executions()
+    _execution_indexes()
+    _organizations()
+    _rings()
+    _runners()
+    _signing_keys()
+    _attempts()
+    _events()
+    _execution_payloads()
+    _execution_results()
+    _idempotency_keys()
+    _versions()
+    _workspaces()
+    _deployments()
+
+
+def _components() -> None:
     op.create_table(
         "components",
         sa.Column("id", WORD, nullable=False),
@@ -35,6 +53,9 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_components_list", "components", ["workspace_id", "kind", "created_at", "id"], unique=False)
+
+
+def _executions() -> None:
     op.create_table(
         "executions",
         sa.Column("id", WORD, nullable=False),
@@ -77,6 +98,9 @@ def upgrade() -> None:
         sa.Column("due_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_executions")),
     )
+
+
+def _execution_indexes() -> None:
     op.create_index(
         "ix_executions_delayed",
         "executions",
@@ -137,6 +161,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_executions_workspace_status", "executions", ["workspace_id", "status", "created_at", "id"], unique=False
     )
+
+
+def _organizations() -> None:
     op.create_table(
         "organizations",
         sa.Column("id", WORD, nullable=False),
@@ -144,6 +171,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_organizations")),
     )
+
+
+def _rings() -> None:
     op.create_table(
         "rings",
         sa.Column("id", WORD, nullable=False),
@@ -157,6 +187,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rings")),
         sa.UniqueConstraint("workspace_id", "org_id", "name", name=op.f("uq_rings_workspace_id_org_id_name")),
     )
+
+
+def _runners() -> None:
     op.create_table(
         "runners",
         sa.Column("id", WORD, nullable=False),
@@ -168,6 +201,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runners")),
     )
     op.create_index("ix_runners_seen", "runners", ["seen_at"], unique=False)
+
+
+def _signing_keys() -> None:
     op.create_table(
         "signing_keys",
         sa.Column("kid", WORD, nullable=False),
@@ -177,6 +213,9 @@ def upgrade() -> None:
         sa.Column("retired_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("kid", name=op.f("pk_signing_keys")),
     )
+
+
+def _attempts() -> None:
     op.create_table(
         "attempts",
         sa.Column("execution_id", WORD, nullable=False),
@@ -190,6 +229,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["execution_id"], ["executions.id"], name=op.f("fk_attempts_execution_id")),
         sa.PrimaryKeyConstraint("execution_id", "number", name=op.f("pk_attempts")),
     )
+
+
+def _events() -> None:
     op.create_table(
         "events",
         sa.Column("execution_id", WORD, nullable=False),
@@ -203,6 +245,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("execution_id", "position", name=op.f("pk_events")),
         sa.UniqueConstraint("execution_id", "key", name=op.f("uq_events_execution_id_key")),
     )
+
+
+def _execution_payloads() -> None:
     op.create_table(
         "execution_payloads",
         sa.Column("execution_id", WORD, nullable=False),
@@ -214,6 +259,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["execution_id"], ["executions.id"], name=op.f("fk_execution_payloads_execution_id")),
         sa.PrimaryKeyConstraint("execution_id", name=op.f("pk_execution_payloads")),
     )
+
+
+def _execution_results() -> None:
     op.create_table(
         "execution_results",
         sa.Column("execution_id", WORD, nullable=False),
@@ -224,6 +272,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["execution_id"], ["executions.id"], name=op.f("fk_execution_results_execution_id")),
         sa.PrimaryKeyConstraint("execution_id", name=op.f("pk_execution_results")),
     )
+
+
+def _idempotency_keys() -> None:
     op.create_table(
         "idempotency_keys",
         sa.Column("org_id", WORD, nullable=False),
@@ -236,6 +287,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "org_id", "key", name=op.f("pk_idempotency_keys")),
     )
     op.create_index("ix_idempotency_keys_saved", "idempotency_keys", ["saved_at"], unique=False)
+
+
+def _versions() -> None:
     op.create_table(
         "versions",
         sa.Column("id", WORD, nullable=False),
@@ -252,6 +306,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("component_id", "digest", name=op.f("uq_versions_component_id_digest")),
         sa.UniqueConstraint("component_id", "number", name=op.f("uq_versions_component_id_number")),
     )
+
+
+def _workspaces() -> None:
     op.create_table(
         "workspaces",
         sa.Column("id", WORD, nullable=False),
@@ -261,6 +318,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["org_id"], ["organizations.id"], name=op.f("fk_workspaces_org_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workspaces")),
     )
+
+
+def _deployments() -> None:
     op.create_table(
         "deployments",
         sa.Column("id", WORD, nullable=False),
