@@ -85,7 +85,8 @@ class PostgresqlDatabase:
 
     def connect(self) -> psycopg.Connection[Row]:
         try:
-            raw = psycopg.connect(make_conninfo(**_DEFAULTS | conninfo_to_dict(self._url)), autocommit=True)
+            options: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(self._url)}
+            raw = psycopg.connect(make_conninfo(**options), autocommit=True)
         except psycopg.Error as exc:
             raise ConnectionLost(f"PostgreSQL does not answer: {str(exc).strip()}") from exc
         try:
