@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
 from flow_platform.domain.principal import Role
 from flow_platform.engine.service import Engine
 from flow_platform.store.base import Workspace
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import Assignment, BuildReply, BuildRequest, Claim, Claimed, Register
+from starlette.types import ASGIApp
 
 NO_NATS = "nats://127.0.0.1:1"
 HOUR = timedelta(hours=1)
@@ -56,7 +56,7 @@ class Platform:
 
     engine: Engine
     builds: Builds
-    app: FastAPI
+    app: ASGIApp
     runner: str = field(default_factory=lambda: f"runner-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -67,6 +67,11 @@ class Platform:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         transport = httpx.ASGITransport(self.app)
         return httpx.AsyncClient(transport=transport, base_url=base_url, headers=headers)
+
+    async def described(self) -> dict[str, dict[str, Any]]:
+        """All operations by path and method, as the API's own document tells them."""
+        async with self.client() as client:
+            return (await client.get("/api/v1/openapi.json")).json()["paths"]
 
     async def claim(self, execution_id: str) -> Assignment:
         """Starts the attempt of one execution; others that wait in the queue are started on the way."""

@@ -34,9 +34,9 @@ def _unsigned(header: dict[str, Any], claims: dict[str, Any], signature: bytes =
     return ".".join((part(json.dumps(header).encode()), part(json.dumps(claims).encode()), part(signature)))
 
 
-def _operations(platform: Platform) -> list[tuple[str, str]]:
+async def _operations(platform: Platform) -> list[tuple[str, str]]:
     """All routes, from the API's own description."""
-    paths = platform.app.openapi()["paths"]
+    paths = await platform.described()
     return [(method.upper(), path) for path, methods in paths.items() for method in methods]
 
 
@@ -47,7 +47,7 @@ def _filled(path: str, tenant: Tenant, value: str) -> str:
 
 async def test_every_route_but_the_public_ones_wants_a_credential(platform: Platform, tenant: Tenant) -> None:
     async with platform.client() as client:
-        for method, path in _operations(platform):
+        for method, path in await _operations(platform):
             answer = await client.request(method, _filled(path, tenant, str(uuid.uuid4())))
             if path in PUBLIC - {"/api/v1/auth/refresh"}:
                 assert answer.status_code in (200, 503)
@@ -61,7 +61,7 @@ async def test_another_tenants_path_is_not_found_on_every_route(
     platform: Platform, tenant: Tenant, other: Tenant
 ) -> None:
     async with platform.client(tenant.token()) as client:
-        for method, path in _operations(platform):
+        for method, path in await _operations(platform):
             if "{workspace_id}" not in path:
                 continue
             theirs = await client.request(method, _filled(path, other, "echo"), json=submit_body())
@@ -231,7 +231,7 @@ async def test_a_container_manages_nothing(platform: Platform, tenant: Tenant) -
         "token": {"role": "admin"},
     }
     async with platform.client(assignment.token) as client:
-        for method, path in _operations(platform):
+        for method, path in await _operations(platform):
             if not path.startswith("/api/") or path in PUBLIC or allowed.search(path):
                 continue
             body = bodies.get(path.rpartition("/")[2], {"slug": "x", "code": CODE}) if method == "POST" else None
@@ -245,7 +245,7 @@ async def test_viewers_change_nothing(platform: Platform, tenant: Tenant) -> Non
     await tenant.publish()
     execution_id = await tenant.submit()
     async with platform.client(tenant.token(Role.VIEWER)) as client:
-        for method, path in _operations(platform):
+        for method, path in await _operations(platform):
             if method != "POST" or not path.startswith("/api/") or path in PUBLIC:
                 continue
             filled = _filled(path.replace("{execution_id}", execution_id), tenant, "echo")

@@ -104,7 +104,7 @@ async def test_nothing_is_our_mistake(platform: Platform, tenant: Tenant, seed: 
         tenant.workspace.workspace_id,
         execution_id,
     )
-    paths = platform.app.openapi()["paths"]
+    paths = await platform.described()
     async with platform.client(tenant.token()) as client:
         for path, methods in paths.items():
             if "component-execution" in path:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastapi import FastAPI
-from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
-from flow_platform.api import openapi
 from flow_platform.api.auth_routes import TokenRoutes
 from flow_platform.api.components import ComponentRoutes
-from flow_platform.api.errors import on_flow_error, on_http_error
 from flow_platform.api.events import EventRoutes
 from flow_platform.api.executions import ExecutionRoutes
 from flow_platform.api.health import HealthRoutes
 from flow_platform.api.inline import InlineRoutes
 from flow_platform.api.onion import Onion
+from flow_platform.api.openapi import DocumentRoutes
 from flow_platform.api.rings import RingRoutes
-from flow_platform.domain.errors import FlowError
+from flow_platform.api.routing import Router
 from flow_platform.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES: Final = 33 << 20  # An input of 32 MiB, and what is around it.
 
 
-def create_app(engine: Engine, *, metrics: Metrics | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
+def create_app(engine: Engine, *, metrics: Metrics | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> ASGIApp:
     """The application over one engine, which must have been started before the first request.
 
     Args:
@@ -35,18 +33,7 @@ def create_app(engine: Engine, *, metrics: Metrics | None = None, max_body_bytes
         max_body_bytes: Of one request.
     """
     metrics = metrics or Metrics()
-    app = FastAPI(
-        title=openapi.TITLE,
-        version=openapi.VERSION,
-        openapi_url=openapi.PATH,
-        docs_url=None,  # The usual pages load their scripts from other hosts.
-        redoc_url=None,
-        redirect_slashes=False,
-        exception_handlers={FlowError: on_flow_error, HTTPException: on_http_error},
-    )
-    app.add_middleware(Onion, engine=engine, metrics=metrics, max_body_bytes=max_body_bytes)
-    # In the order of heat: the router tries one after the other.
-    app.router.routes[:0] = [
+    routes = [  # In the order of heat: the router tries one after the other.
         *ExecutionRoutes(engine).routes(),
         *InlineRoutes(engine).routes(),
         *EventRoutes(engine, metrics).routes(),
@@ -55,5 +42,5 @@ def create_app(engine: Engine, *, metrics: Metrics | None = None, max_body_bytes
         *TokenRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
     ]
-    openapi.describe(app)
-    return app
+    router = Router([*routes, *DocumentRoutes(routes).routes()])
+    return Onion(router, engine, metrics, max_body_bytes)

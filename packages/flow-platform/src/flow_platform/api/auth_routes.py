@@ -15,7 +15,7 @@ from flow_platform.api.answers import json_answer
 from flow_platform.api.auth import bearer_token, check_is_live
 from flow_platform.api.body import read_model
 from flow_platform.api.context import principal_of
-from flow_platform.api.routing import LeanRoute, route
+from flow_platform.api.routing import Route
 from flow_platform.domain import errors
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.releases import check_workspace
@@ -64,9 +64,9 @@ class TokenRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def routes(self) -> list[LeanRoute]:
+    def routes(self) -> list[Route]:
         return [
-            route(
+            Route(
                 "POST",
                 "/api/v1/auth/refresh",
                 self.refresh,
@@ -74,7 +74,7 @@ class TokenRoutes:
                 tag=_TAG,
                 answers={200: TokenDocument},
             ),
-            route(
+            Route(
                 "POST",
                 "/api/v1/auth/token",
                 self.token,
@@ -83,7 +83,7 @@ class TokenRoutes:
                 answers={201: TokenDocument},
                 body=TokenBody,
             ),
-            route(
+            Route(
                 "GET",
                 "/.well-known/jwks.json",
                 self.jwks,

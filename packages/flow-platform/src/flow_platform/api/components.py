@@ -18,7 +18,7 @@ from starlette.responses import Response
 from flow_platform.api.answers import json_answer, page_answer, paging, whole
 from flow_platform.api.body import read_model
 from flow_platform.api.context import principal_of, reference, workspace_of
-from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, LeanRoute, route
+from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, Route
 from flow_platform.domain import errors
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.principal import Action
@@ -39,14 +39,14 @@ class ComponentRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def routes(self) -> list[LeanRoute]:
+    def routes(self) -> list[Route]:
         return [made for kind in PUBLISHABLE for made in self._routes_of(kind)]
 
-    def _routes_of(self, kind: Kind) -> list[LeanRoute]:
+    def _routes_of(self, kind: Kind) -> list[Route]:
         every, word = f"{WORKSPACE}/{kind.path}", kind.value.replace("_", " ")
         one = f"{every}/{{component_id}}"
         return [
-            route(
+            Route(
                 "POST",
                 every,
                 self._publish(kind),
@@ -55,7 +55,7 @@ class ComponentRoutes:
                 answers={201: PublishedDocument, 200: PublishedDocument},
                 body=PublishRequest,
             ),
-            route(
+            Route(
                 "GET",
                 every,
                 self._page(kind),
@@ -64,7 +64,7 @@ class ComponentRoutes:
                 answers={200: PageDocument},
                 parameters=PAGING,
             ),
-            route(
+            Route(
                 "GET",
                 one,
                 self._get(kind),
@@ -72,7 +72,7 @@ class ComponentRoutes:
                 tag=_TAG,
                 answers={200: ComponentDocument},
             ),
-            route(
+            Route(
                 "GET",
                 f"{one}/versions",
                 self._versions(kind),
@@ -81,7 +81,7 @@ class ComponentRoutes:
                 answers={200: PageDocument},
                 parameters=PAGING,
             ),
-            route(
+            Route(
                 "GET",
                 f"{one}/versions/{{number}}",
                 self._version(kind),

@@ -27,12 +27,14 @@ class RequestContext:
         credential: None on the few public paths.
         newer_token: Sent with the answer, for the client to use from then on.
         body_bytes: Bytes of the body that are held in memory for it.
+        route: The path of the route as it was declared, for the metrics.
     """
 
     request_id: str
     credential: Credential | None = None
     newer_token: str | None = None
     body_bytes: int = 0
+    route: str = "unmatched"
 
 
 def context_of(scope: Scope) -> RequestContext:

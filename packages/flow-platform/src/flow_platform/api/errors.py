@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from flow_platform.api.context import context_of
 from flow_platform.domain import errors
 
 RETRY_AFTER_SECONDS: Final = 1  # After which what is down for a moment is asked again.
-_CODES: Final = {
-    400: "bad_request",
-    401: "unauthenticated",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "payload_too_large",
-    422: "invalid_input",
-}
 INTERNAL_MESSAGE: Final = "something went wrong here; the request id finds it in the platform's log"
 
 
@@ -55,35 +43,10 @@ def internal_error(request_id: str) -> Response:
     return _response(500, error_body("internal_error", INTERNAL_MESSAGE, [], request_id), {})
 
 
-async def on_flow_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.FlowError)  # noqa: S101 - registered for it.
-    if error.http_status == errors.FlowError.http_status:
-        raise error  # Logged with its traceback where everything unexpected is.
-    return answer_of(error, context_of(request.scope).request_id)
-
-
-async def on_http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods; the router's own words, in our shape."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it.
-    headers = dict(error.headers or {})
-    match error.status_code:
-        case 404:
-            message = f"no such path: {request.url.path[:200]!r}"
-        case 405:
-            headers["Allow"] = ", ".join(_methods_of(request))
-            message = f"method {request.method!r} is not possible here: expected {headers['Allow']}"
-        case _:
-            message = str(error.detail)
-    code = _CODES.get(error.status_code, f"http_{error.status_code}")
-    body = error_body(code, message, [], context_of(request.scope).request_id)
-    return _response(error.status_code, body, headers)
-
-
-def _methods_of(request: Request) -> list[str]:
-    """All methods of the path; the router itself names those of the first route only."""
-    path = request.scope["path"]
-    routes = [route for route in request.app.routes if isinstance(route, Route) and route.path_regex.match(path)]
-    return sorted({method for route in routes for method in route.methods or ()})
+def method_not_allowed(method: str, possible: Iterable[str], request_id: str) -> Response:
+    allow = ", ".join(sorted(possible))
+    message = f"method {method!r} is not possible here: expected {allow}"
+    return _response(405, error_body("method_not_allowed", message, [], request_id), {"Allow": allow})
 
 
 def _response(status: int, body: bytes, headers: dict[str, str]) -> Response:

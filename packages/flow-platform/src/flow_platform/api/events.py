@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from flow_platform.api.answers import encoded, query_whole, whole
 from flow_platform.api.context import context_of, principal_of, reference, workspace_of
-from flow_platform.api.routing import WORKSPACE, LeanRoute, Parameter, route
+from flow_platform.api.routing import WORKSPACE, Parameter, Route
 from flow_platform.domain import errors
 from flow_platform.telemetry import EXECUTION_ID, Metrics
 
@@ -50,15 +50,16 @@ class EventRoutes:
         self._metrics = metrics
         self._open = 0
 
-    def routes(self) -> list[LeanRoute]:
+    def routes(self) -> list[Route]:
         return [
-            route(
+            Route(
                 "GET",
                 f"{WORKSPACE}/executions/{{execution_id}}/events",
                 self.events,
                 "All events, as server-sent events.",
                 tag="Executions",
                 answers={200: "`text/event-stream`; `id`: position, `event`: type, `data`: the event as JSON"},
+                media_type="text/event-stream",
                 parameters=(
                     Parameter("after", "Begin behind this position.", {"type": "integer", "minimum": 0}),
                     Parameter("Last-Event-ID", "The same; it wins.", {"type": "integer"}, "header"),

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from flow_platform.api.answers import json_answer, page_answer, paging, query_text
 from flow_platform.api.context import principal_of, reference, workspace_of
-from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, LeanRoute, Parameter, route
+from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, Parameter, Route
 from flow_platform.api.submission import SubmitBody, read_submission
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action
@@ -42,7 +42,7 @@ class ExecutionRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def routes(self) -> list[LeanRoute]:
+    def routes(self) -> list[Route]:
         one = f"{WORKSPACE}/executions/{{execution_id}}"
         filters = tuple(
             Parameter(name, "Only those.", {"type": "string"})
@@ -50,7 +50,7 @@ class ExecutionRoutes:
         )
         prefer = Parameter("Prefer", "`wait=N` holds the answer up to N (60) seconds.", {"type": "string"}, "header")
         submits = [
-            route(
+            Route(
                 "POST",
                 f"{WORKSPACE}/{kind.path}/{{component_id}}/executions",
                 self._submit(kind),
@@ -63,7 +63,7 @@ class ExecutionRoutes:
             for kind in Kind
         ]
         return [
-            route(
+            Route(
                 "GET",
                 one,
                 self.status,
@@ -73,7 +73,7 @@ class ExecutionRoutes:
                 parameters=[prefer],
             ),
             *submits,
-            route(
+            Route(
                 "POST",
                 f"{one}/cancel",
                 self.cancel,
@@ -81,8 +81,8 @@ class ExecutionRoutes:
                 tag=_TAG,
                 answers={200: StatusDocument},
             ),
-            route("GET", f"{one}/tree", self.tree, "It and all that it started.", tag=_TAG, answers={200: "A tree"}),
-            route(
+            Route("GET", f"{one}/tree", self.tree, "It and all that it started.", tag=_TAG, answers={200: "A tree"}),
+            Route(
                 "GET",
                 f"{WORKSPACE}/executions",
                 self.page,

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from flow_platform.api.answers import json_answer
 from flow_platform.api.context import context_of
 from flow_platform.api.errors import error_body
-from flow_platform.api.routing import LeanRoute, route
+from flow_platform.api.routing import Route
 from flow_platform.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -28,11 +28,19 @@ class HealthRoutes:
         self._engine = engine
         self._metrics = metrics
 
-    def routes(self) -> list[LeanRoute]:
+    def routes(self) -> list[Route]:
         return [
-            route("GET", "/healthz", self.healthz, "The process lives.", tag=_TAG, answers={200: "ok"}),
-            route("GET", "/readyz", self.readyz, "It takes work.", tag=_TAG, answers={200: "ready"}),
-            route("GET", "/metrics", self.metrics, "For Prometheus.", tag=_TAG, answers={200: "Metrics as text"}),
+            Route("GET", "/healthz", self.healthz, "The process lives.", tag=_TAG, answers={200: "ok"}),
+            Route("GET", "/readyz", self.readyz, "It takes work.", tag=_TAG, answers={200: "ready"}),
+            Route(
+                "GET",
+                "/metrics",
+                self.metrics,
+                "For Prometheus.",
+                tag=_TAG,
+                answers={200: "Metrics as text"},
+                media_type="text/plain",
+            ),
         ]
 
     async def healthz(self, _: Request) -> Response:

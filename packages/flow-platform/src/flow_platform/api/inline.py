@@ -16,7 +16,7 @@ from starlette.responses import Response
 from flow_platform.api.answers import json_answer
 from flow_platform.api.context import principal_of, reference
 from flow_platform.api.executions import MAX_HOLD_SECONDS
-from flow_platform.api.routing import Endpoint, LeanRoute, route
+from flow_platform.api.routing import Endpoint, Route
 from flow_platform.api.submission import read_submission
 from flow_platform.domain import errors
 from flow_platform.domain.principal import Action, Principal
@@ -44,9 +44,9 @@ class InlineRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def routes(self) -> list[LeanRoute]:
+    def routes(self) -> list[Route]:
         return [
-            route(
+            Route(
                 "POST",
                 f"/api/v1/component-execution/{kind.path}/{{component_id}}/execute",
                 self._execute(kind),

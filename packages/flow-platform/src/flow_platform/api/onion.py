@@ -1,6 +1,7 @@
-"""What is around every route, as one ASGI layer: request id, credential, body limits, headers, metrics, last errors.
+"""What is around every route: request id, credential, body limits, headers, metrics, and errors made into answers.
 
-One layer, because each costs every request: the headers are read in one pass, and the answer's start is changed once.
+The only layer between server and endpoint, because each costs every request: the headers are read in one pass, an
+endpoint's answer gets its further headers before it is sent, and whatever an endpoint raises is translated once, here.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from flow_platform.api.auth import authenticate, needs_credential
 from flow_platform.api.context import SCOPE_KEY, RequestContext, request_id_from
-from flow_platform.api.errors import answer_of, internal_error
+from flow_platform.api.errors import answer_of, internal_error, method_not_allowed
+from flow_platform.api.routing import Router
 from flow_platform.domain import errors
 from flow_platform.telemetry import REQUEST_ID, Metrics
 
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BODIES_BYTES: Final = 512 << 20  # Of all requests together; each is parsed into several times its size.
 
+_UNEXPECTED: Final = "a request failed unexpectedly"
 _WANTED: Final = frozenset({b"authorization", b"x-api-key", b"x-request-id", b"content-length"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECURITY_HEADERS: Final = (
@@ -34,20 +38,21 @@ _SECURITY_HEADERS: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 )
+_SECURITY_NAMES: Final = frozenset(name for name, _ in _SECURITY_HEADERS)
 
 
 class Onion:
-    """Wraps the application.
+    """The application.
 
     Args:
-        app: The routes.
+        router: Finds the endpoint.
         engine: Verifies credentials.
         metrics: Counts requests.
         max_body_bytes: Of one request.
     """
 
-    def __init__(self, app: ASGIApp, engine: Engine, metrics: Metrics, max_body_bytes: int) -> None:
-        self._app = app
+    def __init__(self, router: Router, engine: Engine, metrics: Metrics, max_body_bytes: int) -> None:
+        self._router = router
         self._engine = engine
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
@@ -57,41 +62,55 @@ class Onion:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            raise TypeError(f"{scope['type']!r} is not served here: expected 'http'")
         began = time.perf_counter()
         headers = _wanted_headers(scope)
         context = RequestContext(request_id_from(headers.get(b"x-request-id")))
         scope[SCOPE_KEY] = context
         status = 0
-
-        async def send_start(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_added_headers(context, message)]
-            await send(message)
-
         try:
-            await self._admit(scope, headers, context)
-            await self._app(scope, self._limited(receive, context), send_start)
-        except errors.FlowError as error:
-            if status:
-                raise
-            answer = answer_of(error, context.request_id)
-            if answer.status_code == 500:
-                _log_unexpected(context, error)
-            await answer(scope, receive, send_start)
+            answer = await self._answer(scope, headers, receive, context)
+            _add_headers(answer.raw_headers, context)
+            status = answer.status_code
+            await answer(scope, receive, send)
         except ClientDisconnect:
             logger.debug("the client went away", extra={REQUEST_ID: context.request_id})
-        except Exception as error:
-            _log_unexpected(context, error)
-            if status:
-                raise  # Half an answer is out: the server cuts the connection, so that nobody takes it for whole.
-            await internal_error(context.request_id)(scope, receive, send_start)
+        except Exception:
+            logger.exception(_UNEXPECTED, extra={REQUEST_ID: context.request_id})
+            raise  # Half an answer is out: the server cuts the connection, so that nobody takes it for whole.
         finally:
             self._bodies_bytes -= context.body_bytes
-            self._count(scope, status, time.perf_counter() - began)
+            self._count(scope, context, status, time.perf_counter() - began)
+
+    async def _answer(
+        self, scope: Scope, headers: dict[bytes, str], receive: Receive, context: RequestContext
+    ) -> Response:
+        """The endpoint's answer, or that to the error which it raised."""
+        try:
+            await self._admit(scope, headers, context)
+            found = self._router.find(scope["method"], scope["path"])
+            if found is None:
+                return self._not_found(scope["method"], scope["path"], context)
+            route, scope["path_params"] = found
+            context.route = route.path
+            return await route.endpoint(Request(scope, self._limited(receive, context)))
+        except errors.FlowError as error:
+            answer = answer_of(error, context.request_id)
+            if answer.status_code == 500:
+                logger.exception(_UNEXPECTED, extra={REQUEST_ID: context.request_id})
+            return answer
+        except ClientDisconnect:
+            raise
+        except Exception:
+            logger.exception(_UNEXPECTED, extra={REQUEST_ID: context.request_id})
+            return internal_error(context.request_id)
+
+    def _not_found(self, method: str, path: str, context: RequestContext) -> Response:
+        possible = self._router.methods(path)
+        if not possible:
+            raise errors.NotFound(f"no such path: {path[:200]!r}")
+        context.route = next(iter(possible.values())).path
+        return method_not_allowed(method, possible, context.request_id)
 
     async def _admit(self, scope: Scope, headers: dict[bytes, str], context: RequestContext) -> None:
         if needs_credential(scope["path"]):
@@ -131,17 +150,17 @@ class Onion:
                 f"the bodies of all requests together have more than {MAX_BODIES_BYTES} bytes", retry_after=1.0
             )
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+    def _count(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        counter = self._counters.get((method, route, status))
+        counter = self._counters.get((method, context.route, status))
         if counter is None:
             # 499: the client went away before an answer. Source: nginx.
-            counter = self._metrics.http_requests.labels(method, route, str(status or 499))
-            self._counters[method, route, status] = counter
-        timer = self._timers.get((method, route))
+            counter = self._metrics.http_requests.labels(method, context.route, str(status or 499))
+            self._counters[method, context.route, status] = counter
+        timer = self._timers.get((method, context.route))
         if timer is None:
-            timer = self._timers[method, route] = self._metrics.http_request_seconds.labels(method, route)
+            timer = self._metrics.http_request_seconds.labels(method, context.route)
+            self._timers[method, context.route] = timer
         counter.inc()
         timer.observe(seconds)
 
@@ -150,14 +169,13 @@ def _wanted_headers(scope: Scope) -> dict[bytes, str]:
     return {name: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
 
 
-def _added_headers(context: RequestContext, message: Message) -> list[tuple[bytes, bytes]]:
-    present = {name for name, _ in message.get("headers", ())}
-    added = [header for header in _SECURITY_HEADERS if header[0] not in present]
-    added.append((b"x-request-id", context.request_id.encode()))
+def _add_headers(headers: list[tuple[bytes, bytes]], context: RequestContext) -> None:
+    """Adds what every answer has; what an endpoint said itself is left."""
+    own = [name for name, _ in headers if name in _SECURITY_NAMES]
+    if own:
+        headers += [header for header in _SECURITY_HEADERS if header[0] not in own]
+    else:
+        headers += _SECURITY_HEADERS
+    headers.append((b"x-request-id", context.request_id.encode()))
     if context.newer_token is not None:
-        added.append((b"x-auth-token", context.newer_token.encode()))
-    return added
-
-
-def _log_unexpected(context: RequestContext, error: Exception) -> None:
-    logger.error("a request failed unexpectedly", exc_info=error, extra={REQUEST_ID: context.request_id})
+        headers.append((b"x-auth-token", context.newer_token.encode()))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from flow_platform.api.answers import json_answer, page_answer, paging, query_text
 from flow_platform.api.body import read_model
 from flow_platform.api.context import principal_of, reference, workspace_of
-from flow_platform.api.routing import PAGING, WORKSPACE, LeanRoute, Parameter, route
+from flow_platform.api.routing import PAGING, WORKSPACE, Parameter, Route
 from flow_platform.domain.principal import ALLOWED, Action
 from flow_platform.domain.release import Deployment, Ring
 from flow_platform.engine.publish_request import check_variable
@@ -71,15 +71,15 @@ class RingRoutes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def routes(self) -> list[LeanRoute]:
+    def routes(self) -> list[Route]:
         rings, deployments = f"{WORKSPACE}/rings", f"{WORKSPACE}/deployments"
         filters = tuple(Parameter(name, "Only those.", {"type": "string"}) for name in ("component_id", "ring_id"))
         return [
-            route("GET", rings, self.rings, "All rings, in their order.", tag=_TAG, answers={200: PageDocument}),
-            route(
+            Route("GET", rings, self.rings, "All rings, in their order.", tag=_TAG, answers={200: PageDocument}),
+            Route(
                 "POST", rings, self.create_ring, "Makes a ring.", tag=_TAG, answers={201: RingDocument}, body=RingBody
             ),
-            route(
+            Route(
                 "POST",
                 deployments,
                 self.deploy,
@@ -88,7 +88,7 @@ class RingRoutes:
                 answers={201: DeploymentDocument, 200: DeploymentDocument},
                 body=DeploymentBody,
             ),
-            route(
+            Route(
                 "GET",
                 deployments,
                 self.deployments,
@@ -97,7 +97,7 @@ class RingRoutes:
                 answers={200: PageDocument},
                 parameters=[*filters, *PAGING],
             ),
-            route(
+            Route(
                 "GET",
                 f"{deployments}/{{deployment_id}}",
                 self.deployment,
