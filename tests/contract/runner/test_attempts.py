@@ -128,6 +128,45 @@ async def test_a_flood_of_log_is_bounded_and_says_so(engine: FakeEngine, start_r
     assert "log_bytes" in text
 
 
+async def test_printing_much_holds_nothing_up(engine: FakeEngine, start_runner: StartRunner) -> None:
+    await start_runner()
+    code = (
+        "import sys\n"
+        "def main():\n"
+        "    for n in range(25_000): print(f'{n:06d}', 'x' * 192)\n"
+        "    for n in range(5_000): print('out'), print('err', file=sys.stderr)\n"
+        "    return 'done'\n"
+    )
+    work = assignment(code)
+    output = await engine.run(work)
+    assert output.content["output"] == "done"
+    assert output.metrics.events < 200
+    await becomes(lambda: len(engine.events.get(work.execution_id, [])), output.metrics.events)
+    events = engine.events[work.execution_id]
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+    lines = engine.log_text(work.execution_id).split("\n")
+    numbers = [int(line[:6]) for line in lines if line.endswith("x" * 192)]
+    assert numbers == list(range(len(numbers)))
+    assert (1 << 20) - 1000 < sum(len(line) + 1 for line in lines) < (1 << 20) + 2000
+    assert any("more bytes of log were dropped: the limit log_bytes is 1048576" in line for line in lines)
+
+
+async def test_lines_of_both_streams_in_turns_share_events(engine: FakeEngine, start_runner: StartRunner) -> None:
+    await start_runner()
+    code = (
+        "import sys\n"
+        "def main():\n"
+        "    for n in range(2_000): print('out', n), print('err', n, file=sys.stderr)\n"
+        "    return 'done'\n"
+    )
+    work = assignment(code)
+    output = await engine.run(work)
+    await becomes(lambda: len(engine.events.get(work.execution_id, [])), output.metrics.events)
+    lines = engine.log_text(work.execution_id).split("\n")
+    for stream in ("out", "err"):
+        assert [line for line in lines if line.startswith(stream)] == [f"{stream} {n}" for n in range(2_000)]
+
+
 async def test_events_keep_their_order(engine: FakeEngine, start_runner: StartRunner) -> None:
     await start_runner()
     code = (

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flow_platform.runner.logs import MAX_EVENT_CHARACTERS, MAX_LINE_CHARACTERS, LogLines
+from flow_platform.runner.logs import MAX_EVENT_CHARACTERS, MAX_LINE_CHARACTERS, MAX_SWITCHES, LogLines
 from flow_platform.sandbox.base import LogChunk
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +39,19 @@ def test_an_endless_line_is_split() -> None:
     assert [len(line) for line in text.split("\n")] == [MAX_LINE_CHARACTERS, MAX_LINE_CHARACTERS]
     lines.finish()
     assert lines.take() == [("stdout", "x" * 10)]
+
+
+def test_streams_in_turns_share_events_when_there_are_many() -> None:
+    lines = LogLines(1 << 20)
+    for number in range(MAX_SWITCHES):
+        lines.feed(LogChunk(("stdout", "stderr")[number % 2], b"%d\n" % number))
+    assert [text for _, text in lines.take()] == [str(number) for number in range(MAX_SWITCHES)]
+    for number in range(MAX_SWITCHES + 2):
+        lines.feed(LogChunk(("stdout", "stderr")[number % 2], b"%d\n" % number))
+    assert lines.pending_characters > 0
+    even, odd = (range(start, MAX_SWITCHES + 2, 2) for start in (0, 1))
+    assert lines.take() == [("stderr", "\n".join(map(str, odd))), ("stdout", "\n".join(map(str, even)))]
+    assert lines.pending_characters == 0
 
 
 def test_too_much_ends_with_a_marker() -> None:

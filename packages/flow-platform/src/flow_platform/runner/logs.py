@@ -7,12 +7,15 @@ read is whole again; what is no UTF-8 becomes U+FFFD. A line is bounded, so that
 from __future__ import annotations
 
 import codecs
+import itertools
+from operator import itemgetter
 from typing import Final
 
 from flow_platform.sandbox.base import LogChunk
 
 MAX_LINE_CHARACTERS: Final = 8 << 10  # Longer lines are split: an event must stay readable and cheap to store.
-MAX_EVENT_CHARACTERS: Final = 64 << 10  # Lines of one moment share an event up to here.
+MAX_EVENT_CHARACTERS: Final = 32 << 10  # Lines of one moment share an event up to here.
+MAX_SWITCHES: Final = 64  # Between the streams in one moment; beyond, each stream's lines are put together.
 
 
 class _Stream:
@@ -48,6 +51,7 @@ class LogLines:
         self._is_full = False
         self._streams: dict[str, _Stream] = {}
         self._pending: list[tuple[str, str]] = []
+        self.pending_characters = 0
 
     def feed(self, chunk: LogChunk) -> None:
         if self._is_full:
@@ -67,11 +71,18 @@ class LogLines:
             self._append(name, stream.feed(b"", final=True))
 
     def take(self) -> list[tuple[str, str]]:
-        """The texts since the last call, as `(stream, text)` in order; neighbours of one stream are joined."""
+        """The texts since the last call, as `(stream, text)` in order; neighbours of one stream are joined.
+
+        A component that writes to both streams in turns would make an event of every line. The two are different
+        pipes, so their common order is a guess anyway: it is given up where it costs that much.
+        """
+        pending, self._pending, self.pending_characters = self._pending, [], 0
+        if sum(one[0] != other[0] for one, other in itertools.pairwise(pending)) > MAX_SWITCHES:
+            pending.sort(key=itemgetter(0))  # Stable: each stream keeps its own order.
         taken: list[tuple[str, str]] = []
         lines: list[str] = []
         current, size = "", 0
-        for name, line in self._pending:
+        for name, line in pending:
             if lines and (name != current or size + len(line) > MAX_EVENT_CHARACTERS):
                 taken.append((current, "\n".join(lines)))
                 lines, size = [], 0
@@ -80,7 +91,6 @@ class LogLines:
             size += len(line) + 1
         if lines:
             taken.append((current, "\n".join(lines)))
-        self._pending.clear()
         return taken
 
     def _stream(self, name: str) -> _Stream:
@@ -90,6 +100,7 @@ class LogLines:
 
     def _append(self, name: str, lines: list[str]) -> None:
         self._pending.extend((name, line) for line in lines)
+        self.pending_characters += sum(map(len, lines)) + len(lines)
 
 
 def _pieces(line: str) -> list[str]:

@@ -7,6 +7,8 @@ bounded rate: a flood costs the runner next to nothing, and the component does n
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +19,7 @@ from flow_platform.sandbox.base import LogChunk
 _CHUNK_BYTES: Final = 64 << 10
 _UNREAD_BYTES: Final = 256 << 10  # More than that unread by the caller pauses reading.
 _DISCARD_PAUSE_SECONDS: Final = 0.01
+_DISCARD_PIPE_BYTES: Final = 1 << 20  # What a pipe holds once it is discarded: 100 MB/s, so that printing never waits.
 
 
 class LogReader:
@@ -35,6 +38,7 @@ class LogReader:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._waiter: asyncio.Future[None] | None = None
         self._nothing = -1
+        self._widened: set[int] = set()
 
     def start(self, limit: int) -> None:
         self._limit = self._left = limit
@@ -63,6 +67,8 @@ class LogReader:
         for descriptor in list(self._streams):
             while self._left > 0 and descriptor in self._streams and self._read(descriptor):
                 pass
+            if descriptor in self._streams:
+                self._discard(descriptor)
         drained = list(self._chunks)
         self._chunks.clear()
         self._unread = 0
@@ -78,6 +84,8 @@ class LogReader:
         for descriptor in list(self._streams):
             while self._left > 0 and self._read(descriptor):
                 pass
+            if descriptor in self._streams:
+                self._discard(descriptor)
             if descriptor in self._streams:
                 self._finish(descriptor)
         if self._nothing >= 0:
@@ -102,7 +110,14 @@ class LogReader:
                 for other in self._streams:
                     self._suspend(other)
         else:
+            self._widen(descriptor)
             self._discard(descriptor)
+
+    def _widen(self, descriptor: int) -> None:
+        if descriptor not in self._widened:
+            self._widened.add(descriptor)
+            with contextlib.suppress(OSError):  # The user has too many wide pipes; the narrow one does.
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _DISCARD_PIPE_BYTES)
 
     def _read(self, descriptor: int) -> bool:
         """Takes one chunk; False when there was none."""
@@ -123,7 +138,7 @@ class LogReader:
         if self._nothing < 0:
             self._nothing = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            count = os.splice(descriptor, self._nothing, 1 << 20)
+            count = os.splice(descriptor, self._nothing, _DISCARD_PIPE_BYTES)
         except BlockingIOError:
             return
         if count == 0:
