@@ -8,7 +8,8 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from flow_platform.telemetry import Metrics, configure_logging, execution_fields
+from flow_platform.metrics import Metrics
+from flow_platform.telemetry import configure_logging, execution_fields
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Logs and metrics of a process. Names of fields and of metrics are here, so that they are the same everywhere.
+"""Logs of a process. Names of fields are here, so that they are the same everywhere.
 
 A log line has a constant message; what varies is in `extra`, under the names below. Lines are JSON for machines or
 plain text for people; in both, text from outside cannot begin a line of its own.
@@ -12,15 +12,10 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-
 EXECUTION_ID: Final = "execution_id"
 ATTEMPT: Final = "attempt"
 LEASE_EPOCH: Final = "lease_epoch"
 REQUEST_ID: Final = "request_id"
-
-HELD_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
-"""Seconds; from a read of one row to the longest held read."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -76,35 +71,6 @@ class PlainLines(logging.Formatter):
             trace = self.formatException(record.exc_info)
             line += "".join(f"\n    {_one_line(part)}" for part in trace.splitlines())
         return line
-
-
-class Metrics:
-    """The counters of one process, in a registry of its own, so that two platforms in one process do not mix."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self.http_requests = Counter(
-            "flow_http_requests", "Answered requests.", ("method", "route", "status"), registry=self.registry
-        )
-        self.http_request_seconds = Histogram(
-            "flow_http_request_seconds",
-            "Time until the end of the answer; held reads included.",
-            ("method", "route"),
-            buckets=HELD_BUCKETS,
-            registry=self.registry,
-        )
-        self.event_streams = Gauge("flow_event_streams", "Open streams of events.", registry=self.registry)
-        self.executions = Gauge(
-            "flow_executions_unfinished",
-            "Executions that have not ended, by status.",
-            ("status",),
-            registry=self.registry,
-        )
-
-    def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
-        return generate_latest(self.registry)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -16,7 +16,7 @@ from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
 from flow_platform.api.rings import RingRoutes
 from flow_platform.api.routing import Router
-from flow_platform.telemetry import Metrics
+from flow_platform.metrics import Metrics
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

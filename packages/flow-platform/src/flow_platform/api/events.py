@@ -26,7 +26,8 @@ from flow_platform.api.answers import encoded, query_whole, whole
 from flow_platform.api.context import context_of, principal_of, reference, workspace_of
 from flow_platform.api.routing import WORKSPACE, Parameter, Route
 from flow_platform.domain import errors
-from flow_platform.telemetry import EXECUTION_ID, Metrics
+from flow_platform.metrics import Metrics
+from flow_platform.telemetry import EXECUTION_ID
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

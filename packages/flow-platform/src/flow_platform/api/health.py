@@ -12,7 +12,7 @@ from flow_platform.api.answers import json_answer
 from flow_platform.api.context import context_of
 from flow_platform.api.errors import error_body
 from flow_platform.api.routing import Route
-from flow_platform.telemetry import Metrics
+from flow_platform.metrics import Metrics
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

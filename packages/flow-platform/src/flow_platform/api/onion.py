@@ -19,7 +19,8 @@ from flow_platform.api.context import SCOPE_KEY, RequestContext, request_id_from
 from flow_platform.api.errors import answer_of, internal_error, method_not_allowed
 from flow_platform.api.routing import Router
 from flow_platform.domain import errors
-from flow_platform.telemetry import REQUEST_ID, Metrics
+from flow_platform.metrics import Metrics
+from flow_platform.telemetry import REQUEST_ID
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine
