@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from flow_platform.domain.errors import FlowError
 from flow_platform.settings import Settings, load_settings
@@ -37,7 +37,14 @@ if TYPE_CHECKING:
 
 DESCRIPTORS: Final = ("--listen-fd", "--ready-fd", "--life-fd", "--lock-fd", "--nats-fd")
 HEAVY: Final = {
-    "server": ("uvloop", "uvicorn", "flow_platform.api.app", "flow_platform.engine.service", "flow_platform.store"),
+    "server": (
+        "uvloop",
+        "uvicorn",
+        "uvicorn.protocols.http.httptools_impl",
+        "flow_platform.api.app",
+        "flow_platform.engine.service",
+        "flow_platform.store.sql_store",
+    ),
     "runner": ("uvloop", "flow_platform.runner"),
 }
 """What each part needs in any case: loaded while NATS starts."""
@@ -98,6 +105,8 @@ def run_server(settings: Settings, listener: socket.socket | None, report: Repor
     """
     import uvloop
 
+    # The migrations' templates would load pygments to colour their mistakes: 0.2 s of the first start.
+    sys.modules.setdefault("mako.ext.pygmentplugin", cast("Any", None))
     configure_logging(settings.log_format, settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listener, report))
@@ -158,6 +167,9 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # Nothing here asks for the client's address.
+            interface="asgi3",
+            http="httptools",
             lifespan="off",
             ws="none",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
