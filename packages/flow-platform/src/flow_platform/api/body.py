@@ -20,8 +20,11 @@ MAX_BODY_SECONDS: Final = 120.0  # For 33 MiB, 2.3 Mbit/s; a slower client holds
 THREAD_FROM_BYTES: Final = 256 << 10  # Parsing that much takes longer than handing it to a thread and back.
 
 # Numbers that are valid JSON and infinite as a float: a long exponent, or hundreds of digits. Looked for in the text,
-# so that the usual body pays one scan and no walk.
-_HUGE_NUMBER: Final = re.compile(rb"(?:^|[\[,:\s])-?(?:\d[\d.]*[eE]\+?\d{3}|\d{300})")
+# so that the usual body pays a scan and no walk. The patterns begin with one letter each: that is ten times as fast.
+_LONG_EXPONENTS: Final = (re.compile(rb"e\+?\d{3}"), re.compile(rb"E\+?\d{3}"))
+_MANY_DIGITS: Final = re.compile(rb"\d{300}")
+_BEFORE_NUMBERS: Final = b"[,:- \t\r\n"
+_SCAN_BYTES: Final = 256 << 10  # Between two of them the event loop gets its turn: a scan holds the interpreter.
 
 
 async def read_body(request: Request) -> bytes:
@@ -81,7 +84,7 @@ def parse_json(body: bytes) -> Any:
         raise errors.InvalidInput("the body is empty: expected a JSON object", code="invalid_json")
     try:
         value = from_json(body, allow_inf_nan=False)
-        if _HUGE_NUMBER.search(body):
+        if _may_hold_infinity(body):
             json.dumps(value, allow_nan=False)
     except ValueError as error:
         raise errors.InvalidInput(
@@ -90,3 +93,18 @@ def parse_json(body: bytes) -> Any:
             details=[{"field": "body", "message": str(error)}],
         ) from error
     return value
+
+
+def _may_hold_infinity(body: bytes) -> bool:
+    """False when surely no number in it is too large for a float. Text that looks like such a number may say True."""
+    for start in range(0, len(body), _SCAN_BYTES):
+        end = start + _SCAN_BYTES
+        if _MANY_DIGITS.search(body, start, end + 300):
+            return True
+        for exponents in _LONG_EXPONENTS:
+            for found in exponents.finditer(body, start, end + 5):
+                before = body[max(0, found.start() - 400) : found.start()]
+                mantissa = before.rstrip(b"0123456789.")
+                if len(mantissa) < len(before) and (not mantissa or mantissa[-1] in _BEFORE_NUMBERS):
+                    return True
+    return False

@@ -10,14 +10,17 @@ from typing import Any, Final, cast
 
 from flow_sdk.wire.status import Kind
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 from starlette.requests import Request
 
 from flow_platform.api.body import THREAD_FROM_BYTES, read_object
+from flow_platform.domain.errors import PayloadTooLarge
 from flow_platform.engine.submit import IdempotencyKey, Submission
 from flow_platform.engine.validation import invalid, missing
 
 LIFECYCLE_EVENTS: Final = ("test", "workflow", "agent_run", "mcp_session")  # The client contract, section 2.
 MAX_TEXT: Final = 255
+MAX_INPUT_BYTES: Final = 32 << 20  # As JSON. A body may have a little more: what is around the input.
 _TRANSACTION: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -43,10 +46,14 @@ async def read_submission(request: Request, kind: Kind, component: str) -> tuple
 
     Raises:
         InvalidInput: A field of the wrong type.
-        PayloadTooLarge: The body is over the limit.
+        PayloadTooLarge: The body or the input is over its limit.
     """
     raw, body = await read_object(request)
     submission = parse_submission(request, kind, component, body)
+    if len(raw) > MAX_INPUT_BYTES:  # Else the input is smaller, too, and need not be measured.
+        await asyncio.to_thread(
+            _check_size, "input_parameters" if kind is Kind.CODE_BLOCK else "input_data", submission
+        )
     key = request.headers.get("idempotency-key")
     if key is None:
         return submission, None
@@ -74,6 +81,15 @@ def parse_submission(request: Request, kind: Kind, component: str, body: dict[st
         state=_object(body, "state"),
         parent_billing_transaction_id=_transaction(request),
     )
+
+
+def _check_size(field: str, submission: Submission) -> None:
+    size = len(to_json(submission.input_data))
+    if size > MAX_INPUT_BYTES:
+        raise PayloadTooLarge(
+            f"{field} has {size} bytes as JSON: expected at most {MAX_INPUT_BYTES}",
+            details=[{"field": field, "message": f"{size} bytes, at most {MAX_INPUT_BYTES}"}],
+        )
 
 
 def _input(kind: Kind, body: dict[str, Any]) -> Any:

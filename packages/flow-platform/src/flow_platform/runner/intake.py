@@ -17,7 +17,7 @@ from flow_platform.runner.publisher import MAX_EVENT_BYTES, Publisher
 from flow_platform.runner.result import BadResult, Result, parse_object, parse_result
 
 MAX_TYPE_CHARACTERS: Final = 64
-ENVELOPE_BYTES: Final = 4 << 10  # Field names and separators around an output; generous.
+ENVELOPE_BYTES: Final = 64 << 10  # Around an output, or instead of it: an error with its traceback has some 20 KiB.
 
 
 class Refused(errors.FlowError):

@@ -11,7 +11,7 @@ The body of the START frame, which the runner writes:
     input         {"input_data", "session_id", "messages", "state"}: what exec.input carries. Absent for "nats".
     context       the execution's config, for a parameter named `context`
     env           added to os.environ before any code of the component is loaded
-    output_bytes  the largest RESULT body; a larger one becomes the error `output_too_large`
+    output_bytes  the largest output as JSON; a larger one becomes the error `output_too_large`
     examples      inspect only: [{"input", "output"}]
 
 The body of RESULT: {output, usage, messages, state, error}, `error` being null or an ErrorDocument. For inspect the
@@ -77,16 +77,16 @@ def _run_over_socket(start: Mapping[str, Any], runner: channel.Channel) -> bytes
     limit = start.get("output_bytes") or _DEFAULT_OUTPUT_BYTES
     try:
         if start["mode"] == Mode.INSPECT:
-            body = _result(json.dumps(invoke.inspect_component(start)).encode())
+            output = json.dumps(invoke.inspect_component(start)).encode()
         else:
             given: Mapping[str, Any] = start.get("input") or {}
             input_data = given.get("input_data")
-            body = _result(invoke.call(start, input_data, lambda: runner.send(Frame.STARTED)))
+            output = invoke.call(start, input_data, lambda: runner.send(Frame.STARTED))
     except BaseException as exc:  # noqa: BLE001 - whatever a component raises is its result.
         return _failed(describe(exc))
-    if len(body) > limit:
-        return _failed(_too_large(len(body), limit))
-    return body
+    if len(output) > limit:
+        return _failed(_too_large(len(output), limit))
+    return _result(output)
 
 
 def _run_over_nats(start: Mapping[str, Any], runner: channel.Channel) -> None:
