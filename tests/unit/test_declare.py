@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import subprocess
+import sys
+from contextlib import nullcontext
 from typing import Any
 
+import flow_sdk
 import pytest
+from flow_platform.engine.publish_request import LimitsRequest
 from flow_sdk import agent, code_block, transform, workflow
-from flow_sdk.declare import Declaration
+from flow_sdk.declare import MAX_MEMORY_MB, MIN_MEMORY_MB, Declaration
+from flow_sdk.harness import channel
 from flow_sdk.wire.status import Kind
+from pydantic import ValidationError
 
 EXAMPLE = {"input": {"user": {"name": "Ada"}}, "output": {"user_name": "Ada"}}
 
@@ -119,7 +126,8 @@ def test_the_body_that_publishes() -> None:
         (code_block, {"slug": "Not A Slug"}, "slug 'Not A Slug' is not valid: expected 1 to 63"),
         (code_block, {"slug": "-a"}, "slug '-a' is not valid"),
         (code_block, {"slug": "a" * 64}, "is not valid"),
-        (code_block, {"memory_mb": 0}, "memory_mb 0 is not valid: expected a positive"),
+        (code_block, {"memory_mb": 0}, "memory_mb 0 is not valid: expected 16 to 65536 MiB"),
+        (code_block, {"memory_mb": 4}, "memory_mb 4 is not valid: expected 16 to 65536 MiB"),
         (code_block, {"timeout_seconds": -1}, "timeout_seconds -1 is not valid: expected a positive"),
         (transform, {"timeout_seconds": 301}, "timeout_seconds 301 is not valid: expected more than 0 and at most 300"),
         (code_block, {"dependencies": "requests"}, "dependencies 'requests' is not valid: expected a list"),
@@ -155,3 +163,18 @@ def test_an_agent_is_a_record() -> None:
         agent("Bad Slug", model="m", prompt="p")
     with pytest.raises(ValueError, match="timeout_seconds 0 is not valid"):
         agent("a", model="m", prompt="p", timeout_seconds=0)
+
+
+def test_bounds_of_memory_are_those_of_publishing() -> None:
+    for megabytes, is_valid in ((MIN_MEMORY_MB, True), (MIN_MEMORY_MB - 1, False), (MAX_MEMORY_MB, True)):
+        with nullcontext() if is_valid else pytest.raises(ValidationError):
+            LimitsRequest(memory_bytes=megabytes << 20)
+    with pytest.raises(ValidationError):
+        LimitsRequest(memory_bytes=(MAX_MEMORY_MB + 1) << 20)
+
+
+def test_events_are_emitted_from_the_front_door() -> None:
+    assert flow_sdk.emit_event is channel.emit_event
+    modules = "import sys, flow_sdk; print(sorted({'flow_sdk.harness.channel', 'httpx', 'socket'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", modules], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "[]\n"

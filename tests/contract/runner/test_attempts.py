@@ -170,7 +170,7 @@ async def test_lines_of_both_streams_in_turns_share_events(engine: FakeEngine, s
 async def test_events_keep_their_order(engine: FakeEngine, start_runner: StartRunner) -> None:
     await start_runner()
     code = (
-        "from flow_sdk.harness.channel import emit_event\n"
+        "from flow_sdk import emit_event\n"
         "def main():\n    for n in range(50): emit_event('progress', {'n': n})\n    return 1"
     )
     work = assignment(code)

@@ -90,6 +90,28 @@ async def test_a_traceback_shows_the_component_only(sandbox: Sandbox) -> None:
     ]
 
 
+async def test_a_failed_call_of_the_client_shows_the_line_that_made_it(sandbox: Sandbox) -> None:
+    code = """
+        from flow_sdk import PlatformClient
+        async def main():
+            client = PlatformClient("http://127.0.0.1:9", "t", org_id="o", workspace_id="w")
+            try:
+                await client.get_service_skills("s")
+            except Exception as error:
+                raise ValueError("no skills") from error
+    """
+    error = (await run_component(sandbox, code)).error
+    places = [line.split("/")[-1] for line in error["traceback"].splitlines() if line.startswith("  File")]
+    assert [place.partition(",")[0].removeprefix('  File "') for place in places] == [
+        'component.py"',
+        'platform_client.py"',
+        'component.py"',
+    ]
+    assert "PlatformConnectionError: GET /api/v1/orgs/o/services/s/skills.json had no answer" in error["traceback"]
+    assert "direct cause" in error["traceback"]
+    assert "httpx.ConnectError" not in error["traceback"].replace("no answer: ConnectError", "")
+
+
 @pytest.mark.parametrize(
     ("statement", "kind"),
     [
@@ -131,13 +153,24 @@ async def test_inspecting_gives_schemas_and_description(sandbox: Sandbox) -> Non
         ("def main(:\n    pass", "syntax_error", "line 1"),
         ("def other():\n    pass", "entry_point_missing", "'other'"),
         ("def main(x: 'Missing'):\n    pass", "invalid_signature", "Missing"),
-        ("import nowhere\ndef main():\n    pass", "component_error", "nowhere"),
+        (
+            "def main():\n    pass\nimport nowhere.at.all",
+            "component_error",
+            "line 3: No module named 'nowhere' (hint: add it to dependencies)",
+        ),
+        ("LIMIT = {}['x']\ndef main():\n    pass", "component_error", "line 1: KeyError: 'x'"),
     ],
 )
 async def test_inspecting_refuses_what_cannot_run(sandbox: Sandbox, code: str, error_code: str, words: str) -> None:
     error = (await run_component(sandbox, code, mode="inspect")).error
     assert error["code"] == error_code
     assert words in error["message"]
+
+
+async def test_only_what_is_not_there_is_a_missing_dependency(sandbox: Sandbox) -> None:
+    error = (await run_component(sandbox, "import json.nothing\ndef main():\n    pass", mode="inspect")).error
+    assert error["message"] == "line 1: No module named 'json.nothing'"
+    assert error["details"] == [{"field": "code", "message": "No module named 'json.nothing'", "line": 1}]
 
 
 async def test_inspecting_runs_the_examples(sandbox: Sandbox) -> None:

@@ -88,7 +88,7 @@ async def test_logs_over_the_limit_are_dropped_and_counted(sandbox: Sandbox) -> 
 
 async def test_events_over_the_limit_are_dropped_and_counted(sandbox: Sandbox) -> None:
     code = """
-        from flow_sdk.harness.channel import emit_event
+        from flow_sdk import emit_event
         def main():
             for n in range(10):
                 emit_event('progress', {'n': n})
@@ -145,7 +145,7 @@ async def test_end_kills_what_does_not_listen(sandbox: Sandbox) -> None:
 async def test_end_with_grace_lets_the_component_clean_up(sandbox: Sandbox) -> None:
     code = """
         import asyncio
-        from flow_sdk.harness.channel import emit_event
+        from flow_sdk import emit_event
         async def main():
             try:
                 emit_event('progress')

@@ -1,10 +1,12 @@
 """The client of the Flow platform, and how components are declared.
 
-`PlatformClient` is loaded at its first use: a program that only declares components pays for no HTTP library.
+`PlatformClient` and `emit_event` are loaded at their first use: a program that only declares components pays for no
+HTTP library.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from flow_sdk.declare import AgentDeclaration, Declaration, Declared, Retry, agent, code_block, transform, workflow
@@ -22,6 +24,7 @@ from flow_sdk.errors import (
 )
 
 if TYPE_CHECKING:
+    from flow_sdk.harness.channel import emit_event
     from flow_sdk.platform_client import PlatformClient
 
 __all__ = [
@@ -42,15 +45,17 @@ __all__ = [
     "Retry",
     "agent",
     "code_block",
+    "emit_event",
     "transform",
     "workflow",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "PlatformClient":
-        from flow_sdk.platform_client import PlatformClient
+_LAZY = {"PlatformClient": "flow_sdk.platform_client", "emit_event": "flow_sdk.harness.channel"}
 
-        globals()[name] = PlatformClient
-        return PlatformClient
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,6 +27,10 @@ R_co = TypeVar("R_co", covariant=True)
 MAX_TRANSFORM_SECONDS: Final = 300
 """Source: the platform specification, section 1, "Transform"."""
 
+MIN_MEMORY_MB: Final = 16
+MAX_MEMORY_MB: Final = 64 << 10
+"""The platform's own bounds of `limits.memory_bytes`, said in the unit of the option."""
+
 _SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 
 
@@ -263,8 +267,9 @@ def _declare(kind: Kind, function: Callable[..., Any], options: Mapping[str, Any
     if not entry_point.isidentifier():
         raise ValueError(f"{function!r} cannot be a component: expected a function with a name")
     memory_mb = options.get("memory_mb")
-    if memory_mb is not None and memory_mb <= 0:
-        raise ValueError(f"memory_mb {memory_mb!r} is not valid: expected a positive number of MiB")
+    if memory_mb is not None and not MIN_MEMORY_MB <= memory_mb <= MAX_MEMORY_MB:
+        expected = f"{MIN_MEMORY_MB} to {MAX_MEMORY_MB} MiB"
+        raise ValueError(f"memory_mb {memory_mb!r} is not valid: expected {expected}")
     timeout_seconds = options.get("timeout_seconds")
     _check_timeout(timeout_seconds, MAX_TRANSFORM_SECONDS if kind is Kind.TRANSFORM else None)
     slug = _check_slug(options.get("slug") or entry_point.strip("_").lower().replace("_", "-"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import traceback
 from types import TracebackType
 from typing import Any, Final
@@ -13,6 +15,7 @@ from flow_sdk.wire.execution import ErrorDocument
 COMPONENT_FILE: Final = "component.py"
 """The name that tracebacks show for the component's source."""
 
+_SDK_FOLDER: Final = __file__.removesuffix("harness/failure.py")
 _TRACEBACK_CHARACTERS: Final = 16_000
 _MESSAGE_CHARACTERS: Final = 4_000
 _SHOWN_VALUE_CHARACTERS: Final = 200
@@ -50,6 +53,26 @@ def describe(error: BaseException) -> ErrorDocument:
     )
 
 
+def refuse_unloadable(error: Exception) -> Refused:
+    """What the module's own code raised when it was loaded, with its line."""
+    document = describe(error)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == COMPONENT_FILE]
+    line = lines[-1] if lines else None
+    is_missing = isinstance(error, ModuleNotFoundError)
+    message = document.message if is_missing else f"{document.type}: {document.message}"
+    details = [{"field": "code", "message": message, "line": line}]
+    hint = " (hint: add it to dependencies)" if is_missing and _is_unknown(error.name) else ""
+    refused = Refused(document.code, (f"line {line}: " if line else "") + message + hint, details)
+    refused.document = document.model_copy(update={"message": str(refused), "details": details, "retryable": False})
+    return refused
+
+
+def _is_unknown(module: str | None) -> bool:
+    """Whether nothing that is installed has the module: not one that is a part of something there, or of Python."""
+    package = (module or "").partition(".")[0]
+    return bool(package) and package not in sys.stdlib_module_names and importlib.util.find_spec(package) is None
+
+
 def refuse_invalid(code: str, what: str, error: ValidationError) -> Refused:
     """Names every field that does not fit, its value and what was expected."""
     details = [
@@ -66,16 +89,59 @@ def refuse_invalid(code: str, what: str, error: ValidationError) -> Refused:
 
 
 def _format(error: BaseException) -> str:
-    """The traceback from the component's first frame on; whole when there is none."""
+    """The traceback as the component's author can use it: from the component's first frame on, without our insides."""
     current: TracebackType | None = error.__traceback__
     while current is not None and current.tb_frame.f_code.co_filename != COMPONENT_FILE:
         current = current.tb_next
     try:
-        lines = traceback.format_exception(type(error), error, current or error.__traceback__)
+        shown = traceback.TracebackException(type(error), error, current or error.__traceback__)
+        if current is not None:
+            _trim(shown, set())
+        text = "".join(shown.format())
     except RecursionError:
-        lines = traceback.format_exception_only(type(error), error)
-    text = "".join(lines)
+        text = "".join(traceback.format_exception_only(type(error), error))
     if len(text) > _TRACEBACK_CHARACTERS:
         half = _TRACEBACK_CHARACTERS // 2
         text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
     return text
+
+
+def _trim(shown: traceback.TracebackException, seen: set[int]) -> None:
+    """Cuts each excursion into the SDK to the line that entered it, and what only led to an error of the SDK."""
+    if id(shown) in seen:
+        return
+    seen.add(id(shown))
+    if shown.stack and _is_inside(shown.stack):
+        if shown.__cause__ is not None and not _shows_component(shown.__cause__):
+            shown.__cause__ = None
+            shown.__suppress_context__ = True
+        if shown.__context__ is not None and not _shows_component(shown.__context__):
+            shown.__context__ = None
+    is_inside = False
+    kept: list[traceback.FrameSummary] = []
+    for frame in shown.stack:
+        was_inside, is_inside = is_inside, _is_ours(frame) or (is_inside and frame.filename != COMPONENT_FILE)
+        if not (was_inside and is_inside):
+            kept.append(frame)
+    shown.stack[:] = kept
+    for other in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+        if other is not None:
+            _trim(other, seen)
+
+
+def _is_inside(stack: traceback.StackSummary) -> bool:
+    """Whether the SDK was entered after the component's last frame: what was raised is the SDK's answer."""
+    for frame in reversed(stack):
+        if frame.filename == COMPONENT_FILE:
+            return False
+        if _is_ours(frame):
+            return True
+    return False
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_SDK_FOLDER)
+
+
+def _shows_component(shown: traceback.TracebackException) -> bool:
+    return any(frame.filename == COMPONENT_FILE for frame in shown.stack)

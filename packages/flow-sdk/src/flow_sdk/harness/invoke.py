@@ -10,7 +10,7 @@ from typing import Any
 
 from flow_sdk.harness import result
 from flow_sdk.harness.binding import Signature
-from flow_sdk.harness.failure import Refused, describe
+from flow_sdk.harness.failure import Refused, describe, refuse_unloadable
 from flow_sdk.harness.source import load_entry_point
 from flow_sdk.wire.execution import ErrorDocument
 
@@ -34,9 +34,14 @@ def inspect_component(start: Mapping[str, Any]) -> dict[str, Any]:
     """What publishing wants to know: schemas, description, whether the examples hold.
 
     Raises:
-        Refused: Syntax, entry point, annotations, or an example that gave something else.
+        Refused: Syntax, what loading the code raised, entry point, annotations, or an example that gave something else.
     """
-    function = load_entry_point(start["code"], start["entry_point"])
+    try:
+        function = load_entry_point(start["code"], start["entry_point"])
+    except Refused:
+        raise
+    except Exception as exc:
+        raise refuse_unloadable(exc) from exc
     signature = Signature(function, start["kind"])
     described = {
         "input_schema": signature.input_schema(),
