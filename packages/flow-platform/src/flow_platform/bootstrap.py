@@ -105,6 +105,7 @@ def run_server(settings: Settings, listener: socket.socket | None, report: Repor
     """
     import uvloop
 
+    gc.disable()  # Until requests are taken: nothing that a start makes is garbage.
     # The migrations' templates would load pygments to colour their mistakes: 0.2 s of the first start.
     sys.modules.setdefault("mako.ext.pygmentplugin", cast("Any", None))
     configure_logging(settings.log_format, settings.log_level)
@@ -208,6 +209,7 @@ async def _tell_when_ready(server: Any, engine: Engine, data_dir: Path, report: 
     report({"org_id": workspace.org_id, "workspace_id": workspace.workspace_id, "rings": rings, "token": token})
     gc.collect()
     gc.freeze()  # What is loaded now stays for ever; the collector need not look at it again and again.
+    gc.enable()
     while True:
         await asyncio.sleep(ADMIN_TOKEN_CHECK_SECONDS)
         keep_admin_token(engine, data_dir)
@@ -264,7 +266,7 @@ def _api_address(settings: Settings) -> tuple[str, int]:
     from urllib.parse import urlsplit
 
     parts = urlsplit(settings.api_url)
-    return parts.hostname or settings.loopback_host, parts.port or {"https": 443}.get(parts.scheme, 80)
+    return parts.hostname or settings.loopback_host, parts.port or 80
 
 
 def _reporter(descriptor: int | None) -> Report:
