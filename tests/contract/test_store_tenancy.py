@@ -24,6 +24,9 @@ async def test_the_first_workspace_is_the_oldest(store: Store) -> None:
     assert await store.read(lambda tx: tx.tenancy.find_workspace("org", "w-a")) == newer
     assert await store.read(lambda tx: tx.tenancy.find_workspace("other", "w-a")) is None
     assert await store.read(lambda tx: tx.tenancy.find_workspace("org", "unknown")) is None
+    assert await store.read(lambda tx: tx.tenancy.list_workspaces("org", 10)) == [older, newer]
+    assert await store.read(lambda tx: tx.tenancy.list_workspaces("org", 1)) == [older]
+    assert await store.read(lambda tx: tx.tenancy.list_workspaces("other", 10)) == []
 
 
 async def test_a_workspace_needs_its_organization_and_an_id_of_its_own(store: Store) -> None:

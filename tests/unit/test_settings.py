@@ -48,6 +48,12 @@ def test_all_problems_are_reported_together(tmp_path):
     assert "host='0.0.0.0': expected a loopback address" in text
 
 
+def test_the_api_is_reached_over_plain_http(tmp_path):
+    assert load_settings({"api_url": "http://flow:81"}, {}, tmp_path).api_url == "http://flow:81"
+    with pytest.raises(SettingsError, match=r"--api-url='https://flow': expected a URL that begins with http://: run"):
+        load_settings({"api_url": "https://flow"}, {}, tmp_path)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "example.org", "::", ""])
 def test_a_public_host_needs_the_flag(host, tmp_path):
     with pytest.raises(SettingsError, match="--allow-public"):

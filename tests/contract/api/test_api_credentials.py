@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import uuid
@@ -239,6 +240,51 @@ async def test_a_container_manages_nothing(platform: Platform, tenant: Tenant) -
                 method, _filled(path, tenant, "echo").replace("versions/echo", "versions/1"), json=body
             )
             refused(answer, 403, "forbidden")
+
+
+async def test_who_am_i_names_what_a_token_reaches(platform: Platform, tenant: Tenant, other: Tenant) -> None:
+    org_id, workspace = tenant.workspace.org_id, {"id": tenant.workspace.workspace_id, "name": tenant.workspace.name}
+    for role in (Role.ADMIN, Role.BUILDER, Role.RUNNER, Role.VIEWER):
+        async with platform.client(tenant.token(role)) as client:
+            answer = await client.get("/api/v1/auth/whoami")
+        assert answer.status_code == 200
+        assert {name: value for name, value in answer.json().items() if name != "expires_at"} == {
+            "subject": "ada",
+            "role": role.value,
+            "org_id": org_id,
+            "workspace_id": workspace["id"],
+            "workspaces": [workspace],
+        }
+    wide = platform.engine.tokens.for_user("ada", org_id, None, Role.ADMIN, timedelta(hours=1), platform.now)
+    gone = platform.engine.tokens.for_user("ada", org_id, "gone", Role.ADMIN, timedelta(hours=1), platform.now)
+    foreign = other.workspace.workspace_id
+    crossed = platform.engine.tokens.for_user("ada", org_id, foreign, Role.ADMIN, timedelta(hours=1), platform.now)
+    for token, workspace_id, workspaces in (
+        (wide, None, [workspace]),
+        (gone, "gone", []),
+        (crossed, foreign, []),
+    ):
+        async with platform.client(token) as client:
+            document = (await client.get("/api/v1/auth/whoami")).json()
+        assert (document["workspace_id"], document["workspaces"]) == (workspace_id, workspaces)
+
+
+async def test_the_page_at_the_root_is_public_and_inert(platform: Platform) -> None:
+    async with platform.client() as client:
+        answer = await client.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
+    style = re.search(r"<style>(.*?)</style>", answer.text)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert policy["style-src"] == f"'sha256-{digest}'"
+    assert "<script" not in answer.text
+    assert "://" not in answer.text, "nothing comes from elsewhere"
+    async with platform.client() as client:
+        for target in re.findall(r'href="([^"]+)"', answer.text):
+            assert (await client.get(target)).status_code in (200, 503), target
 
 
 async def test_viewers_change_nothing(platform: Platform, tenant: Tenant) -> None:

@@ -3,6 +3,10 @@
 import base64
 import io
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from flow_platform.cli import output, program
@@ -18,6 +22,9 @@ from flow_platform.domain.errors import FlowError, InvalidInput
 def token(**claims) -> str:
     part = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     return f"e30.{part}.signature"
+
+
+WIDE = token(org="o", ws=None)
 
 
 def test_plain_flags_are_read_and_everything_else_is_left_to_the_library():
@@ -81,12 +88,45 @@ def test_a_connection_is_made_of_options_before_variables_and_the_token_names_th
     found = find_connection(environ=environ)
     assert (found.base_url, found.org_id, found.workspace_id) == ("http://b", "o", "w")
     assert find_connection(url="http://a", org="p", environ=environ).org_id == "p"
-    with pytest.raises(FlowError, match="does not name its workspace"):
-        find_connection(environ={"FLOW_URL": "http://b", "FLOW_TOKEN": token(org="o", ws=None)})
     with pytest.raises(FlowError, match="no token for http://b"):
         find_connection(environ={"FLOW_URL": "http://b"})
     with pytest.raises(FlowError, match="did you mean FLOW_TOKEN"):
         find_connection(environ={"FLOW_TOKEM": "x"})
+
+
+@contextmanager
+def platform_of(*workspaces: str) -> Iterator[str]:
+    """A server that knows one organization."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = {"org_id": "o", "workspaces": [{"id": name, "name": f"the {name}"} for name in workspaces]}
+            found = self.path == "/api/v1/auth/whoami" and self.headers["Authorization"] == f"Bearer {WIDE}"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_platform_is_asked_for_the_workspace_of_a_token_that_names_none():
+    with platform_of("w") as url:
+        found = find_connection(url=url, token=WIDE, environ={})
+        assert (found.base_url, found.org_id, found.workspace_id) == (url.rstrip("/"), "o", "w")
+        with pytest.raises(FlowError, match="not one of the organization 'p'"):
+            find_connection(url=url, token=WIDE, org="p", environ={})
+    with platform_of("w", "v") as url:
+        assert find_connection(url=url, token=WIDE, workspace="v", environ={}).workspace_id == "v"
+        with pytest.raises(FlowError, match=r"reaches 2 workspaces: w \(the w\), v \(the v\)") as caught:
+            find_connection(url=url, token=WIDE, environ={})
+        assert "--workspace" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["", "a.b", "a.!!.c", "a.W10.c", "a.bm8.c"])

@@ -107,6 +107,12 @@ def _url(*schemes: str) -> _Parser:
     return parse
 
 
+def _api_url(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("https://"):
+        raise ValueError("a URL that begins with http://: runners speak plain HTTP; end TLS in front of the servers")
+    return _url("http")(value)
+
+
 def _runner_id(value: Any) -> str:
     if value != "" and not (isinstance(value, str) and _RUNNER_ID.fullmatch(value)):
         raise ValueError("1 to 64 letters, digits, '-' and '_'")
@@ -143,7 +149,7 @@ class Settings:
         _DEFAULT_CACHE, _path, "Runtimes, environments. A neutral path: containers see it in their mount table."
     )
     pool_size: int = _setting(4, _whole(0, 256), "Sealed containers that wait per template.")
-    api_url: str = _setting("", _url("http", "https"), "Where a runner reaches the API; empty: this host and port.")
+    api_url: str = _setting("", _api_url, "Where a runner reaches the API, http://; empty: this host and port.")
     runner_id: str = _setting("", _runner_id, "Name of a runner, stable over restarts; empty: from the host's name.")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "Least important lines to log.")
     log_format: str = _setting("text", _one_of("text", "json"), "Shape of log lines.")

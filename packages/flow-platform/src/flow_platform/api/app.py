@@ -10,6 +10,7 @@ from flow_platform.api.auth_routes import TokenRoutes
 from flow_platform.api.components import ComponentRoutes
 from flow_platform.api.events import EventRoutes
 from flow_platform.api.executions import ExecutionRoutes
+from flow_platform.api.front_page import FrontPage
 from flow_platform.api.health import HealthRoutes
 from flow_platform.api.inline import InlineRoutes
 from flow_platform.api.onion import Onion
@@ -41,6 +42,7 @@ def create_app(engine: Engine, *, metrics: Metrics | None = None, max_body_bytes
         *RingRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
+        *FrontPage().routes(),
     ]
     router = Router([*routes, *DocumentRoutes(routes).routes()])
     return Onion(router, engine, metrics, max_body_bytes)

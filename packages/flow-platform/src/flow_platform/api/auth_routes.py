@@ -6,7 +6,7 @@ import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from flow_sdk.wire.management import TokenDocument
+from flow_sdk.wire.management import IdentityDocument, TokenDocument, WorkspaceDocument
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,17 +14,19 @@ from starlette.responses import Response
 from flow_platform.api.answers import json_answer
 from flow_platform.api.auth import bearer_token, check_is_live
 from flow_platform.api.body import read_model
-from flow_platform.api.context import principal_of
+from flow_platform.api.context import context_of, principal_of
 from flow_platform.api.routing import Route
 from flow_platform.domain import errors
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.releases import check_workspace
+from flow_platform.store.base import Transaction, Workspace
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine
 
 DEFAULT_TTL_SECONDS: Final = 3600
 MAX_TTL_SECONDS: Final = 30 * 24 * 3600  # A token cannot be taken back; it ends.
+MAX_WORKSPACES: Final = 100  # Named by one answer; who has more names the workspace.
 JWKS_PATH: Final = "/.well-known/jwks.json"
 _TAG: Final = "Tokens"
 _ROLES: Final = tuple(role.value for role in Role if role is not Role.EXECUTION)
@@ -85,6 +87,14 @@ class TokenRoutes:
             ),
             Route(
                 "GET",
+                "/api/v1/auth/whoami",
+                self.whoami,
+                "Whose the credential is, and the workspaces that it reaches.",
+                tag=_TAG,
+                answers={200: IdentityDocument},
+            ),
+            Route(
+                "GET",
                 "/.well-known/jwks.json",
                 self.jwks,
                 "The public keys of tokens.",
@@ -113,6 +123,25 @@ class TokenRoutes:
         expires_at = self._engine.tokens.inspect(token, now).expires_at
         return json_answer(TokenDocument(token=token, expires_at=expires_at), 201)
 
+    async def whoami(self, request: Request) -> Response:
+        """For people and programs of every role; a container knows from its environment."""
+        principal = principal_of(request)
+        principal.require(Action.READ, principal.org_id)
+        if principal.role is Role.EXECUTION:
+            raise errors.Forbidden("an execution's token asks for nobody: expected a token of a user")
+        credential = context_of(request.scope).credential
+        assert credential is not None  # noqa: S101 - it is where the principal came from.
+        workspaces = await self._engine.store.read(lambda tx: _reached(tx, principal))
+        document = IdentityDocument(
+            subject=principal.subject,
+            role=principal.role.value,
+            org_id=principal.org_id,
+            workspace_id=principal.workspace_id,
+            workspaces=[WorkspaceDocument(id=each.workspace_id, name=each.name) for each in workspaces],
+            expires_at=credential.expires_at,
+        )
+        return json_answer(document)
+
     async def jwks(self, _: Request) -> Response:
         keys: dict[str, Any] = self._engine.tokens.jwks()
         return json_answer(keys, 200, {"Cache-Control": "public, max-age=300"})
@@ -127,3 +156,10 @@ class TokenRoutes:
         principal.require(Action.ADMINISTER, principal.org_id, workspace_id)
         await self._engine.store.read(lambda tx: check_workspace(tx, principal.org_id, workspace_id))
         return workspace_id
+
+
+def _reached(tx: Transaction, principal: Principal) -> list[Workspace]:
+    if principal.workspace_id is None:
+        return tx.tenancy.list_workspaces(principal.org_id, MAX_WORKSPACES)
+    found = tx.tenancy.find_workspace(principal.org_id, principal.workspace_id)
+    return [found] if found is not None else []

@@ -22,6 +22,7 @@ def api(
 ) -> None:
     """Runs the server alone (API and engine); runners are started with `flow runner`."""
     from flow_platform.bootstrap import run_server
+    from flow_platform.cli.data_folder import TOKEN_FILE
     from flow_platform.cli.supervisor import address_of, bind
     from flow_platform.domain.errors import SettingsError
     from flow_platform.settings import load_settings
@@ -42,7 +43,10 @@ def api(
         raise SettingsError("--nats='': expected the URL of NATS", hint="flow up runs everything on one machine")
     listener = bind(settings)
 
-    def report(_: dict[str, Any]) -> None:
+    def report(document: dict[str, Any]) -> None:
         output.say(f"serving at {address_of(settings, listener)}/")
+        output.say(f"  organization  {document['org_id']}")
+        output.say(f"  workspace     {document['workspace_id']}")
+        output.say(f"  admin token   {settings.data_dir / TOKEN_FILE}")
 
     run_server(settings, listener, report)

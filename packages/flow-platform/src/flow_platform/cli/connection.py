@@ -95,13 +95,32 @@ def find_connection(
     if not token:
         raise FlowError(f"no token for {url}", hint="give --token or FLOW_TOKEN; flow token makes one")
     claims = claims_of(token)
-    connection = Connection(url.rstrip("/"), token, org or claims.get("org") or "", workspace or claims.get("ws") or "")
-    if not connection.org_id or not connection.workspace_id:
+    org, workspace = org or claims.get("org"), workspace or claims.get("ws")
+    if not org or not workspace:
+        org, workspace = _reached(url.rstrip("/"), token, org)
+    return Connection(url.rstrip("/"), token, org, workspace)
+
+
+def _reached(url: str, token: str, org: str | None) -> tuple[str, str]:
+    """Organization and workspace of a token that does not name them, from the platform: when there is only one.
+
+    Raises:
+        FlowError: There are several, or none.
+    """
+    from flow_platform.cli.remote import Remote
+
+    with Remote(Connection(url, token, "", "")) as remote:
+        identity = remote.get("/api/v1/auth/whoami")
+    workspaces: list[dict[str, str]] = identity["workspaces"]
+    if org not in (None, identity["org_id"]):
+        raise FlowError(f"the token is not one of the organization {org!r}", hint="give --org or FLOW_ORG its own")
+    if len(workspaces) != 1:
+        named = ", ".join(f"{each['id']} ({each['name']})" for each in workspaces) or "none"
         raise FlowError(
-            f"the token does not name its {'workspace' if connection.org_id else 'organization'}",
-            hint="give --org and --workspace, or FLOW_ORG and FLOW_WORKSPACE",
+            f"the token reaches {len(workspaces)} workspaces: {named}",
+            hint="choose one with --workspace or FLOW_WORKSPACE",
         )
-    return connection
+    return identity["org_id"], workspaces[0]["id"]
 
 
 def _running(folder: Path) -> dict[str, str]:

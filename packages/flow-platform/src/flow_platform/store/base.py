@@ -290,6 +290,10 @@ class TenancyTable(Protocol):
 
     def find_workspace(self, org_id: str, workspace_id: str) -> Workspace | None: ...
 
+    def list_workspaces(self, org_id: str, limit: int) -> list[Workspace]:
+        """Of an organization, oldest first."""
+        ...
+
     def insert_signing_key(self, key: SigningKey) -> None: ...
 
     def signing_keys(self) -> list[SigningKey]:

@@ -24,6 +24,13 @@ _FIND_WORKSPACE = Query(
     "find workspace",
     sa.select(_w.org_id, _w.id, _w.name).where(_w.id == bindparam("id"), _w.org_id == bindparam("org_id")),
 )
+_LIST_WORKSPACES = Query(
+    "list workspaces",
+    sa.select(_w.org_id, _w.id, _w.name)
+    .where(_w.org_id == bindparam("org_id"))
+    .order_by(_w.created_at, _w.id)
+    .limit(bindparam("limit")),
+)
 _INSERT_KEY = Query("insert signing key", sa.insert(signing_keys).inline())
 _KEYS = Query(
     "signing keys",
@@ -60,6 +67,9 @@ class TenancyRows:
     def find_workspace(self, org_id: str, workspace_id: str) -> Workspace | None:
         row = self._connection.row(_FIND_WORKSPACE, {"id": workspace_id, "org_id": org_id})
         return Workspace(*row) if row else None
+
+    def list_workspaces(self, org_id: str, limit: int) -> list[Workspace]:
+        return [Workspace(*row) for row in self._connection.rows(_LIST_WORKSPACES, {"org_id": org_id, "limit": limit})]
 
     def insert_signing_key(self, key: SigningKey) -> None:
         self._connection.run(

@@ -93,6 +93,26 @@ class TokenDocument(Document):
     expires_at: datetime
 
 
+class WorkspaceDocument(Document):
+    id: str
+    name: str
+
+
+class IdentityDocument(Document):
+    """Who a credential speaks for, and what it reaches."""
+
+    subject: str
+    role: str
+    org_id: str
+    workspace_id: str | None = None
+    """None: the credential reaches all workspaces of the organization."""
+
+    workspaces: list[WorkspaceDocument]
+    """Those that it reaches, oldest first; at most 100."""
+
+    expires_at: datetime
+
+
 class PageDocument(Document):
     """A list, newest first. `next_cursor` is opaque; null on the last page."""
 
