@@ -90,6 +90,37 @@ def test_a_timeout_of_the_caller_ends_the_execution(platform: Platform) -> None:
     assert "timeout" in done.stderr
 
 
+def test_the_declared_timeout_counts_when_the_caller_says_none(platform: Platform, tmp_path) -> None:
+    source = tmp_path / "impatient.py"
+    source.write_text(
+        "import time\nfrom flow_sdk import code_block\n\n"
+        "@code_block(timeout_seconds=1)\ndef impatient() -> None:\n    time.sleep(60)\n"
+    )
+    assert platform.flow("publish", source).returncode == 0
+    done = platform.flow("run", "code-blocks/impatient")
+    assert done.returncode == 1
+    assert "error: Not finished 1 s after it was accepted" in done.stderr
+
+
+def test_an_undeclared_package_is_named_with_its_line(platform: Platform, tmp_path) -> None:
+    source = tmp_path / "undeclared.py"
+    source.write_text("from flow_sdk import code_block\nimport nowhere\n\n@code_block\ndef undeclared(): ...\n")
+    done = platform.flow("publish", source)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {source}:5: code-blocks/undeclared: line 2: No module named 'nowhere'\nhint: add it to dependencies\n"
+    )
+
+
+def test_a_limit_is_refused_in_the_unit_that_was_written(platform: Platform, tmp_path) -> None:
+    source = tmp_path / "small.py"
+    source.write_text("from flow_sdk import code_block\n\n@code_block(memory_mb=4)\ndef small(): ...\n")
+    done = platform.flow("publish", source)
+    assert done.stderr == (
+        f"error: {source}:3: @code_block of 'small': memory_mb 4 is not valid: expected 16 to 65536 MiB\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

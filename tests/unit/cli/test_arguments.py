@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from flow_platform.cli import output, program
 from flow_platform.cli.bench import _counts, _medians
-from flow_platform.cli.connection import claims_of, find_connection
+from flow_platform.cli.connection import Connection, claims_of, find_connection
 from flow_platform.cli.demo import stdlib_sources
-from flow_platform.cli.remote import _server_sent
-from flow_platform.cli.run import parse_component, read_input
+from flow_platform.cli.ending import shown_errors
+from flow_platform.cli.remote import HINTS, Remote, _server_sent
+from flow_platform.cli.run import parse_component, read_input, submit
 from flow_platform.cli.starting import FLAGS, plain_flags
 from flow_platform.domain.errors import FlowError, InvalidInput
 
@@ -25,6 +26,7 @@ def token(**claims) -> str:
 
 
 WIDE = token(org="o", ws=None)
+DETAIL = {"field": "a", "message": "is missing"}
 
 
 def test_plain_flags_are_read_and_everything_else_is_left_to_the_library():
@@ -81,6 +83,8 @@ def test_input_is_json_from_three_places(tmp_path, monkeypatch):
     assert read_input("-") is None
     with pytest.raises(InvalidInput, match="--input is not JSON: Expecting value: line 1 column 1"):
         read_input("nonsense")
+    with pytest.raises(InvalidInput, match="NaN is no number of JSON"):
+        read_input("[NaN]")
 
 
 def test_a_connection_is_made_of_options_before_variables_and_the_token_names_the_rest():
@@ -127,6 +131,69 @@ def test_the_platform_is_asked_for_the_workspace_of_a_token_that_names_none():
         with pytest.raises(FlowError, match=r"reaches 2 workspaces: w \(the w\), v \(the v\)") as caught:
             find_connection(url=url, token=WIDE, environ={})
         assert "--workspace" in caught.value.hint
+
+
+@contextmanager
+def refusing_platform(*answers: tuple[int, bytes]) -> Iterator[tuple[Remote, list[tuple[str, str]]]]:
+    """A server that gives these answers in turn; and what it was asked, as body and idempotency key."""
+    left, asked = list(answers), list[tuple[str, str]]()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            asked.append((body, self.headers["Idempotency-Key"]))
+            status, answer = left.pop(0)
+            if not status:
+                return  # Cuts the connection.
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with Remote(Connection(f"http://127.0.0.1:{server.server_port}", "t", "o", "w")) as remote:
+            yield remote, asked
+        server.shutdown()
+        thread.join()
+
+
+def test_a_submit_is_repeated_under_one_key_and_without_a_timeout_of_its_own():
+    accepted = b'{"execution_id": "e"}'
+    with refusing_platform((0, b""), (503, b""), (202, accepted), (202, accepted)) as (remote, asked):
+        assert submit(remote, "code-blocks", "slug", {"a": "\ud800"}, "r", None) == "e"
+        assert [json.loads(body) for body, _ in asked] == [{"input_parameters": {"a": "\ud800"}, "ring_id": "r"}] * 3
+        assert len({key for _, key in asked}) == 1
+        assert submit(remote, "workflows", "index", [1], "r", 5) == "e"
+        assert json.loads(asked[3][0]) == {"input_data": [1], "ring_id": "r", "timeout_seconds": 5}
+        assert asked[3][1] != asked[0][1]
+
+
+def test_a_refusal_is_shown_with_one_hint(capsys):
+    answer = json.dumps({"code": "not_deployed", "message": "no version in 'dev' (hint: deploy it)"}).encode()
+    other = json.dumps({"code": "other", "message": "no (really) (hint: try (b))", "details": [DETAIL]}).encode()
+    with refusing_platform((409, answer), (422, other), (200, b"[]")) as (remote, asked):
+        with pytest.raises(FlowError) as caught:
+            submit(remote, "code-blocks", "slug", {}, "r", None)
+        assert caught.value.message == "no version in 'dev'"
+        assert caught.value.hint == HINTS["not_deployed"]
+        with pytest.raises(SystemExit), shown_errors():
+            submit(remote, "code-blocks", "slug", {}, "r", None)
+        assert capsys.readouterr().err == "error: no (really)\n       a: is missing\nhint: try (b)\n"
+        with pytest.raises(FlowError, match="no JSON object"):
+            submit(remote, "code-blocks", "slug", {}, "r", None)
+        assert len(asked) == 3
+
+
+def test_a_detail_that_the_message_has_is_not_repeated(capsys):
+    output.show_error(
+        "a 4 is not valid: expected 16 (and 1 more)", "", [{"field": "a", "message": "expected 16, got 4"}]
+    )
+    assert capsys.readouterr().err == "error: a 4 is not valid: expected 16 (and 1 more)\n"
+    output.show_error("two problems", "", [DETAIL])
+    assert capsys.readouterr().err == "error: two problems\n       a: is missing\n"
 
 
 @pytest.mark.parametrize("text", ["", "a.b", "a.!!.c", "a.W10.c", "a.bm8.c"])

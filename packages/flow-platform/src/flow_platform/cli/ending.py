@@ -22,10 +22,12 @@ def shown_errors() -> Generator[None]:
         output.show_error(error.message, error.hint, error.details)
         sys.exit(1)
     except PlatformClientError as error:
-        from flow_platform.cli.remote import HINTS
+        from flow_platform.cli.remote import HINTS, split_hint
 
-        hint = "start the platform with: flow up" if isinstance(error, PlatformConnectionError) else ""
-        output.show_error(str(error), HINTS.get(error.code or "", hint), error.details)
+        message, hint = split_hint(str(error))
+        if isinstance(error, PlatformConnectionError):
+            hint = "start the platform with: flow up"
+        output.show_error(message, HINTS.get(error.code or "", hint), error.details)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -41,7 +41,9 @@ def show_error(message: str, hint: str = "", details: Sequence[dict[str, Any]] =
     for line in rest:
         say(f"       {line}")
     for detail in details:
-        say(f"       {detail.get('field', '')}: {detail.get('message', '')}")
+        field, problem = str(detail.get("field", "")), str(detail.get("message", ""))
+        if field not in message or problem.partition(", got ")[0] not in message:  # Else it is said already.
+            say(f"       {field}: {problem}")
     if hint:
         say(f"{paint('hint:', 'yellow', sys.stderr)} {hint}")
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import time
+import uuid
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import httpx
+from flow_sdk.retry import RETRYABLE_STATUSES, SUBMIT, may_improve, parse_retry_after
 from flow_sdk.wire.execution import EventDocument, StatusDocument
 
 from flow_platform.cli.connection import Connection
@@ -26,13 +31,20 @@ HINTS: Final = {
 }
 
 
+def split_hint(message: str) -> tuple[str, str]:
+    """A message of the platform without the hint at its end, and that hint."""
+    found = re.fullmatch(r"(.*) \(hint: (.*)\)", message, re.DOTALL)
+    return (found[1], found[2]) if found else (message, "")
+
+
 class Refused(FlowError):
     """The platform's answer to a request that it did not fulfil."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         code = str(body.get("code") or f"http_{status}")
         message = str(body.get("message") or f"the platform answered {status}")
-        super().__init__(message, code=code, details=body.get("details") or [], hint=HINTS.get(code, ""))
+        message, hint = split_hint(message)
+        super().__init__(message, code=code, details=body.get("details") or [], hint=HINTS.get(code, hint))
         self.status = status
 
 
@@ -68,6 +80,28 @@ class Remote:
     def post(self, path: str, body: Any, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[int, Any]:
         """POST below the workspace, or to an absolute path. Returns status and answer."""
         return self._send(self._client.build_request("POST", self._url(path), json=body, timeout=timeout_seconds))
+
+    def submit(self, path: str, body: Any) -> dict[str, Any]:
+        """POST below the workspace, repeated where that helps: under one key, so that it is done once."""
+        content = json.dumps(body, allow_nan=False).encode()  # ASCII: whatever text is in the input can be sent.
+        headers = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": "application/json"}
+        attempt = 0
+        while True:
+            pause = 0.0
+            try:
+                response = self._client.post(self._url(path), content=content, headers=headers)
+            except httpx.HTTPError as error:
+                problem: FlowError = self._unreachable(error)
+                again = may_improve(error)
+            else:
+                if response.is_success:
+                    return _object(response)
+                problem, again = _refusal(response), response.status_code in RETRYABLE_STATUSES
+                pause = parse_retry_after(response.headers.get("Retry-After")) or 0.0
+            if not again or attempt >= SUBMIT.retries:
+                raise problem
+            time.sleep(SUBMIT.pause(attempt, pause))
+            attempt += 1
 
     def pages(self, path: str, limit: int | None = None, **params: Any) -> Iterator[dict[str, Any]]:
         """All items of a list, up to `limit`."""
@@ -139,10 +173,7 @@ class Remote:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         _check(response)
-        try:
-            return response.status_code, response.json()
-        except ValueError as error:
-            raise FlowError(f"{request.url} answered something that is not JSON") from error
+        return response.status_code, _object(response)
 
     def _unreachable(self, error: httpx.HTTPError) -> FlowError:
         return unreachable(self.connection.base_url, error)
@@ -155,14 +186,27 @@ def unreachable(base_url: str, error: Exception) -> FlowError:
 
 
 def _check(response: httpx.Response) -> None:
-    if response.is_success:
-        return
-    response.read()
+    if not response.is_success:
+        response.read()
+        raise _refusal(response)
+
+
+def _refusal(response: httpx.Response) -> Refused:
     try:
         body = response.json()
     except ValueError:
         body = {}
-    raise Refused(response.status_code, cast("dict[str, Any]", body) if isinstance(body, dict) else {})
+    return Refused(response.status_code, cast("dict[str, Any]", body) if isinstance(body, dict) else {})
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise FlowError(f"{response.url} answered something that is no JSON object", hint="is it the address of Flow?")
+    return cast("dict[str, Any]", body)
 
 
 def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, str]]:

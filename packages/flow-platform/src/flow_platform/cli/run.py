@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from flow_platform.cli.remote import Remote
 
 KINDS: Final = ("code-blocks", "transforms", "workflows", "agents")
-DEFAULT_TIMEOUT: Final = 300.0
 FIRST_HOLD_SECONDS: Final = 1.0  # The first words come soon; after that, only the end is of interest.
 HOLD_SECONDS: Final = 20.0  # Shorter than the time-out of a request.
 
@@ -33,7 +31,9 @@ def run(
     given: Annotated[str, typer.Option("--input", "-i", help="JSON, @FILE, or - for stdin.", metavar="JSON")] = "{}",
     ring: Annotated[str, typer.Option(help="Ring to run in.", envvar="FLOW_RING")] = "dev",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show events and logs as they come.")] = False,
-    timeout: Annotated[float | None, typer.Option(help="Seconds from submit to end, at most.", min=0.1)] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to its end, at most; default: as declared.", min=0.1)
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the execution's id and do not wait.")] = False,
 ) -> None:
     """Runs a component, and prints its output as JSON on stdout. Exits with 0 only when it completed."""
@@ -46,8 +46,8 @@ def run(
         if detach:
             output.emit(execution_id)
             return
-        output.say(f"execution {execution_id}")
         try:
+            output.say(f"execution {execution_id}")
             if follow:
                 for event in remote.events(execution_id):
                     output.say(event_line(event))
@@ -87,36 +87,26 @@ def read_input(text: str) -> Any:
         except (OSError, ValueError) as error:
             raise InvalidInput(f"--input @{source}: cannot be read: {error}") from error
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise InvalidInput(f"{source} is not JSON: {error}: {output.compact(text, 80)!r}") from error
 
 
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def submit(remote: Remote, kind: str, slug: str, value: Any, ring_id: str, timeout: float | None) -> str:
-    """Submits one execution and returns its id."""
-    if kind == "transforms":  # The client calls these inline only; their durable form is the platform's own.
-        body: dict[str, Any] = {"input_data": value, "ring_id": ring_id}
-        if timeout is not None:
-            body["timeout_seconds"] = timeout
-        return str(remote.post(f"/{kind}/{slug}/executions", body)[1]["execution_id"])
-    return asyncio.run(_submit_with_client(remote.connection, kind, slug, value, ring_id, timeout or DEFAULT_TIMEOUT))
+    """Submits one execution and returns its id. Without a timeout the component's own counts.
 
+    `PlatformClient` is not used: its contract always sends a timeout.
+    """
+    from flow_sdk.executions import segment
 
-async def _submit_with_client(
-    connection: Connection, kind: str, slug: str, value: Any, ring_id: str, seconds: float
-) -> str:
-    from flow_sdk import PlatformClient
-
-    async with PlatformClient(
-        connection.base_url, connection.token, org_id=connection.org_id, workspace_id=connection.workspace_id
-    ) as client:
-        submits = {
-            "code-blocks": client.submit_code_block_execution,
-            "workflows": client.submit_workflow_execution,
-            "agents": client.submit_agent_execution,
-        }
-        handle = await submits[kind](slug, value, ring_id=ring_id, timeout_seconds=seconds)
-    return str(handle["execution_id"])
+    body: dict[str, Any] = {"input_parameters" if kind == "code-blocks" else "input_data": value, "ring_id": ring_id}
+    if timeout is not None:
+        body["timeout_seconds"] = timeout
+    return str(remote.submit(f"/{kind}/{segment('component', slug)}/executions", body)["execution_id"])
 
 
 def wait(remote: Remote, execution_id: str) -> StatusDocument:
