@@ -6,7 +6,7 @@ from flow_sdk import code_block, workflow
 
 
 @code_block
-def square(number: int, seconds: float = 0.0) -> int:
+def square(number: int, seconds: float = 0.0, padding: str = "") -> int:
     time.sleep(seconds)
     return number * number
 

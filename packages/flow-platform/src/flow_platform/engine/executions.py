@@ -16,6 +16,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
 from flow_platform.engine.documents import document_of
+from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
 
@@ -66,11 +67,20 @@ class Executions:
         cursor: str | None,
         limit: int,
     ) -> Page:
-        """A page of status documents without payloads, newest first."""
+        """A page of status documents without payloads, newest first.
+
+        Raises:
+            NotFound: The organization has no such workspace.
+        """
         principal.require(Action.READ, org_id, workspace_id)
         if principal.role is Role.EXECUTION:
             raise errors.Forbidden("an execution reads its own descendants by id; it lists nothing")
-        page = await self._store.read(lambda tx: tx.executions.list(org_id, workspace_id, where, cursor, limit))
+
+        def operation(tx: Transaction) -> Page:
+            check_workspace(tx, org_id, workspace_id)
+            return tx.executions.list(org_id, workspace_id, where, cursor, limit)
+
+        page = await self._store.read(operation)
         now = self._clock.now()
         return Page([document_of(execution, now) for execution in page.items], page.next_cursor)
 
