@@ -34,7 +34,15 @@ from flow_platform.sandbox.namespaces import distributions, elf
 
 LAYOUT: Final = "1"  # Part of the key: a change of this file's outcome makes new roots.
 
-INSIDE: Final = ("__init__.py", "syscalls.py", "syscall_numbers.py", "seccomp.py", "seal.py", "template.py")
+INSIDE: Final = (
+    "__init__.py",
+    "syscalls.py",
+    "syscall_numbers.py",
+    "seccomp.py",
+    "seal.py",
+    "shared_memory.py",
+    "template.py",
+)
 """The files of this package that run inside the jail."""
 
 PYTHON: Final = f"/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"

@@ -26,7 +26,7 @@ import threading
 import traceback
 from typing import Any, Final, NoReturn
 
-from flow_platform.sandbox.namespaces import seal, seccomp, syscalls
+from flow_platform.sandbox.namespaces import seal, seccomp, shared_memory, syscalls
 
 _CONTROL: Final = 3
 _LAST_DESCRIPTOR: Final = 1 << 16
@@ -48,6 +48,7 @@ def main() -> NoReturn:
 
 
 def _prepare(config: dict[str, Any]) -> None:
+    reserved = shared_memory.reserve()
     for name in config["modules"]:
         importlib.import_module(name)
     for name in config["optional_modules"]:
@@ -65,9 +66,12 @@ def _prepare(config: dict[str, Any]) -> None:
         raise RuntimeError(f"a preloaded module started threads: {threading.enumerate()!r}")
     syscalls.forbid_new_privileges()
     syscalls.install_filter(seccomp.inherited_filter(config["refuse"]))
+    del reserved
     gc.collect()
+    shared_memory.fill_holes()
     gc.freeze()  # Forks then do not copy pages only because the collector touched them.
     gc.disable()
+    shared_memory.collapse()
 
 
 class _Forks:
