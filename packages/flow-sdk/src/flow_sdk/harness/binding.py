@@ -32,7 +32,7 @@ class Signature:
         self._kind = kind
         try:
             parameters = inspect.signature(function).parameters.values()
-            hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+            hints = _hints(inspect.unwrap(function))
         except (TypeError, ValueError, NameError) as exc:
             raise Refused("invalid_signature", f"the entry point's signature cannot be read: {exc}") from exc
         self._open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -139,6 +139,14 @@ class Signature:
             return create_model("Input", __config__=config, **fields)
         except PydanticUserError as exc:
             raise Refused("invalid_signature", f"the parameters' annotations cannot be used: {exc}") from exc
+
+
+def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """The annotations, those that are text resolved."""
+    annotations: Mapping[str, Any] | None = getattr(function, "__annotations__", None)
+    if annotations is not None and all(isinstance(annotation, type) for annotation in annotations.values()):
+        return annotations  # Nothing to resolve, which is most of what reading a signature costs.
+    return typing.get_type_hints(function, include_extras=True)
 
 
 def _is_plain(annotation: Any, value: Any) -> bool:

@@ -46,20 +46,21 @@ def run(connection: socket.socket) -> NoReturn:
     start = runner.receive_start()
     if start is None:
         os._exit(0)
-    _prepare(start)
+    prepare(start)
     channel.set_current(runner)
     if start.get("channel") == "nats" and start["mode"] == Mode.RUN:
         _run_over_nats(start, runner)
         body = b"{}"
     else:
-        body = _run_over_socket(start, runner)
+        body = run_over_socket(start, runner)
     _flush()
     runner.send(Frame.RESULT, body)
     # Not sys.exit: threads, atexit handlers and destructors of the component get no say in when it ends.
     os._exit(0)
 
 
-def _prepare(start: Mapping[str, Any]) -> None:
+def prepare(start: Mapping[str, Any]) -> None:
+    """Makes this process what START says, before any code of the component is loaded."""
     os.environ.update(start.get("env") or {})
     signal.signal(signal.SIGTERM, _terminate)  # Process 1 ignores what it does not handle.
     for stream in (sys.stdout, sys.stderr):
@@ -73,7 +74,8 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
     raise Terminated(143)
 
 
-def _run_over_socket(start: Mapping[str, Any], runner: channel.Channel) -> bytes:
+def run_over_socket(start: Mapping[str, Any], runner: channel.Channel) -> bytes:
+    """Runs or inspects the component; returns the body of RESULT, whatever became of it."""
     limit = start.get("output_bytes") or _DEFAULT_OUTPUT_BYTES
     try:
         if start["mode"] == Mode.INSPECT:

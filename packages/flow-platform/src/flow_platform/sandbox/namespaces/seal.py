@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 import gc
 import os
-import random
 import socket
 import ssl
 import tempfile
@@ -111,7 +110,9 @@ def _take_identity(user: int | None) -> None:
 
 
 def _forget_shared_randomness() -> None:
-    """Whatever generator state the template had is the same in all its forks: draw anew from the kernel."""
-    random.seed(os.urandom(32))
+    """Whatever generator state the template had is the same in all its forks: draw anew from the kernel.
+
+    `random` needs no help: it does so itself after each fork.
+    """
     ssl.RAND_add(os.urandom(32), 32.0)
     tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 - made anew at its next use.

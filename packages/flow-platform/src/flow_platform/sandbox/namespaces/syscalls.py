@@ -17,6 +17,8 @@ from flow_platform.sandbox.namespaces.syscall_numbers import NUMBERS
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+# Declared once: to make objects of the arguments took longer than the call, which a container makes 40 times.
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 NEW_CGROUP: Final = 0x02000000
 NEW_UTS: Final = 0x04000000
@@ -70,9 +72,8 @@ def enter_pid_namespace_of(pidfd: int) -> None:
     _call("setns", "pidfd, CLONE_NEWPID", pidfd, NEW_PID)
 
 
-def prctl(option: int, *arguments: int) -> int:
-    padded = (*arguments, 0, 0, 0, 0)[:4]
-    result: int = _libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(value) for value in padded))
+def prctl(option: int, argument: int) -> int:
+    result: int = _libc.prctl(option, argument, 0, 0, 0)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {errno.errorcode.get(number, number)} {os.strerror(number)}")
