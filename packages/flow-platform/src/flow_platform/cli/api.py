@@ -22,7 +22,7 @@ def api(
 ) -> None:
     """Runs the server alone (API and engine); runners are started with `flow runner`."""
     from flow_platform.bootstrap import run_server
-    from flow_platform.cli.data_folder import TOKEN_FILE
+    from flow_platform.cli.data_folder import TOKEN_FILE, DataFolder
     from flow_platform.cli.supervisor import address_of, bind
     from flow_platform.domain.errors import SettingsError
     from flow_platform.settings import load_settings
@@ -41,6 +41,7 @@ def api(
     )
     if not settings.nats_url:
         raise SettingsError("--nats='': expected the URL of NATS", hint="flow up runs everything on one machine")
+    DataFolder(settings.data_dir).create()
     listener = bind(settings)
 
     def report(document: dict[str, Any]) -> None:
