@@ -10,9 +10,10 @@ from flow_sdk.wire.status import Status
 
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
+from flow_platform.domain.replay import LOST
 from flow_platform.engine.reports import OutputReport
 
-LOSS_CODES: Final = frozenset({"container_lost", "process_crashed", "sandbox_unavailable", "protocol_error"})
+LOSS_CODES: Final = LOST - {"runner_lost"}
 """The attempt's container died or was never there: repeated by default, as nothing says the component is to blame."""
 
 

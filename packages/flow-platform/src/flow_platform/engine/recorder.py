@@ -26,6 +26,7 @@ from flow_platform.engine import outcome, reports
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.grants import Grant, Grants
+from flow_platform.engine.replay import mismatch
 from flow_platform.engine.reports import Message, OutputReport
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
@@ -134,6 +135,8 @@ class Recorder:
         if after.status is Status.COMPLETED:
             tx.executions.save_result(after.id, Result(report.output, report.usage, report.messages, report.state))
         tx.executions.record_attempt(_attempt(before, report, now, metrics))
+        if after.status in (Status.COMPLETED, Status.FAILED) and after.attempt > 1:
+            _tell_mismatch(tx, after, now)
         cascades = after.status in CASCADING and before.live_children
         cancelled = cancel_children(tx, after, f"the end of its parent {after.id}", now) if cascades else Cancelled()
         return _Recorded(after, cancelled, self._grants.grant_waiting(tx))
@@ -152,6 +155,14 @@ class Recorder:
             return
         await self._store.write(lambda tx: _append_events(tx, by_execution))
         self._wakeups.notify(by_execution)
+
+
+def _tell_mismatch(tx: Transaction, execution: Execution, now: datetime) -> None:
+    data = mismatch(tx, execution)
+    if data is not None:
+        key = f"{execution.attempt}:replay_mismatch"
+        event = NewEvent(execution.id, execution.attempt, "replay_mismatch", data, now, key)
+        tx.executions.append_events([event])
 
 
 def _append_events(tx: Transaction, by_execution: dict[str, list[tuple[reports.Origin, NewEvent]]]) -> None:

@@ -22,6 +22,7 @@ from flow_platform.domain.release import Deployment, Ring
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.releases import resolve_deployment
+from flow_platform.engine.replay import Replay
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import IdempotencyRecord, Payload, Store, Transaction
@@ -145,17 +146,25 @@ class _Submit:
         )
         if component is None:
             raise errors.NotFound(f"{self.submission.kind.value} {self.submission.component!r} not found")
+        replay = Replay(tx, parent, component, self._payload()) if parent else None
+        if replay and (replayed := replay.earlier_execution()):
+            self._save_key(tx, replayed)
+            return replayed, False
         deployment, version = resolve_deployment(
             tx, component, ring, auto_deploy=self.submission.auto_deploy, now=self.now
         )
         execution = self._execution(parent, component, deployment, version)
         tx.executions.insert(execution, self._payload())
-        if parent:
+        if parent and replay:
+            replay.remember(execution)
             tx.executions.adopt_child(parent.id)
+        self._save_key(tx, execution)
+        return execution, True
+
+    def _save_key(self, tx: Transaction, execution: Execution) -> None:
         if self.idempotency:
             record = IdempotencyRecord(self.idempotency.key, self.idempotency.fingerprint, execution.id)
             tx.executions.save_idempotent(self.org_id, self.workspace_id, record, self.now)
-        return execution, True
 
     def _find_earlier(self, tx: Transaction, idempotency: IdempotencyKey) -> Execution | None:
         record = tx.executions.find_idempotent(self.org_id, self.workspace_id, idempotency.key)
@@ -249,6 +258,8 @@ class _Submit:
             # A container cannot bill its children to somebody else: below an execution the parent decides.
             parent_billing_transaction_id=parent.billing_transaction_id if parent else billed_to,
             session_id=self.submission.session_id,
+            # Before further parents: those would wait for children, too, and fill the runners with waiting.
+            priority=parent.priority + 1 if parent else 0,
             retry=version.definition.retry,
         )
 

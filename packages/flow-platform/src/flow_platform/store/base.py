@@ -25,6 +25,7 @@ from flow_sdk.wire.status import Kind, Status
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
+from flow_platform.domain.replay import Call
 
 T = TypeVar("T")
 
@@ -196,6 +197,31 @@ class ExecutionTable(Protocol):
         ...
 
     def events(self, execution_id: str, after: int, limit: int) -> list[EventDocument]: ...
+
+    # Calls: what a new attempt of a workflow is replayed from.
+    def count_equal_calls(self, parent_id: str, attempt: int, key: str) -> int:
+        """How many calls with this key the attempt made so far."""
+        ...
+
+    def count_calls(self, parent_id: str) -> int:
+        """How many different calls the parent made, over all its attempts."""
+        ...
+
+    def find_call(self, parent_id: str, key: str, occurrence: int) -> Call | None: ...
+
+    def first_unmade_call(self, parent_id: str, attempt: int) -> Call | None:
+        """The earliest call of an earlier attempt that this attempt has not made."""
+        ...
+
+    def first_new_call(self, parent_id: str, attempt: int) -> Call | None:
+        """The earliest call that the attempt made and no earlier one had made."""
+        ...
+
+    def insert_call(self, call: Call) -> None: ...
+
+    def make_call_again(self, call: Call) -> None:
+        """Notes the attempt that made the call last, and the child that stands for it now."""
+        ...
 
     # Idempotency.
     def find_idempotent(self, org_id: str, workspace_id: str, key: str) -> IdempotencyRecord | None: ...

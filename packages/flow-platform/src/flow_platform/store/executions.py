@@ -10,6 +10,7 @@ from sqlalchemy import bindparam
 from flow_platform.domain import errors
 from flow_platform.domain.execution import Execution
 from flow_platform.store.base import Payload
+from flow_platform.store.calls import Calls
 from flow_platform.store.connection import Connection
 from flow_platform.store.execution_history import ExecutionHistory
 from flow_platform.store.execution_lists import ExecutionLists
@@ -59,7 +60,7 @@ def _update(columns: frozenset[str]) -> Query:
     return Query(f"update execution {sorted(columns)}", statement)
 
 
-class ExecutionRows(ExecutionQueue, ExecutionLists, ExecutionPayloads, ExecutionHistory, IdempotencyKeys):
+class ExecutionRows(ExecutionQueue, ExecutionLists, ExecutionPayloads, ExecutionHistory, IdempotencyKeys, Calls):
     """Implements `base.ExecutionTable`."""
 
     def __init__(self, connection: Connection) -> None:

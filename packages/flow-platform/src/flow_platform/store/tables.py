@@ -182,6 +182,23 @@ idempotency_keys = Table(
 )
 Index("ix_idempotency_keys_saved", idempotency_keys.c.saved_at)
 
+# What executions called: a new attempt is replayed from it. `execution_id` is the child.
+calls = Table(
+    "calls",
+    metadata,
+    _word("parent_id", ForeignKey("executions.id")),
+    _word("key"),
+    _count("occurrence"),
+    _count("ordinal"),
+    _count("first_attempt"),
+    _count("attempt"),
+    _execution_id(),
+    _word("component"),
+    PrimaryKeyConstraint("parent_id", "key", "occurrence"),
+)
+Index("ix_calls_ordinal", calls.c.parent_id, calls.c.ordinal)
+Index("ix_calls_attempt", calls.c.parent_id, calls.c.attempt, calls.c.ordinal)
+
 # Tenancy.
 
 organizations = Table(

@@ -1,0 +1,60 @@
+"""Durable workflows from plain calls: which call of a new attempt is which call of an earlier one.
+
+When an attempt of a workflow is lost, the next one runs the same code again, and its calls are given what the earlier
+calls were given. A call is known by its parent, its content (`call_key`) and its occurrence: how many equal calls the
+attempt made before it. So parallel calls may come in any order, and calls in a loop are told apart.
+
+The client needs to know nothing of it: parent and attempt are in the execution's token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flow_sdk.wire.status import Kind, Status
+
+LOST: Final = frozenset({"runner_lost", "container_lost", "process_crashed", "sandbox_unavailable", "protocol_error"})
+"""Errors of an attempt that say nothing about the code: its container or runner went away."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that a workflow made, over all its attempts.
+
+    Attributes:
+        occurrence: How many equal calls the same attempt made before it, from 0.
+        ordinal: Its place among all calls of the parent, from 1, in the order in which they were first made.
+        first_attempt: The attempt that made it first.
+        attempt: The last attempt that made it.
+        component: Kind and slug, for messages.
+    """
+
+    parent_id: str
+    key: str
+    occurrence: int
+    ordinal: int
+    first_attempt: int
+    attempt: int
+    execution_id: str
+    component: str
+
+
+def call_key(
+    kind: Kind, component_id: str, input_data: Any, config: dict[str, Any], messages: list[Any], state: dict[str, Any]
+) -> str:
+    """The digest of what is called with what; equal calls have equal keys, whatever the order of their keys."""
+    content = [kind.value, component_id, input_data, config, messages, state]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def stands(child: Status, earlier_attempt_error: str) -> bool:
+    """Whether the outcome of an earlier call is given again.
+
+    Always after a lost attempt: the workflow shall see what it saw. After an attempt that failed, completed and
+    unfinished children stand and the others are made anew: that is what a retry is for.
+    """
+    return earlier_attempt_error in LOST or child is Status.COMPLETED or not child.is_terminal
