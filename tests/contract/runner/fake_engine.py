@@ -64,6 +64,7 @@ class FakeEngine:
     outputs: dict[str, list[Output]] = field(default_factory=dict)
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     statuses: dict[str, list[str]] = field(default_factory=dict)
+    undelivered: list[Assignment] = field(default_factory=list)  # Granted; in the answer to the withdrawal of a claim.
     work: asyncio.Queue[Assignment] = field(default_factory=asyncio.Queue)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _held: set[asyncio.Task[Assignment]] = field(default_factory=set)
@@ -124,7 +125,7 @@ class FakeEngine:
         if claim.room == 0:  # The runner drains: what it left held is void.
             for held in self._held:
                 held.cancel()
-            return Claimed().model_dump_json().encode()
+            return Claimed(assignments=self.undelivered).model_dump_json().encode()
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             assignments.append(await self._next(claim.hold_seconds))
             while not self.work.empty() and len(assignments) < claim.room:

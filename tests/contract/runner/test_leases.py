@@ -130,6 +130,30 @@ async def test_a_drain_hands_back_what_still_runs(engine: FakeEngine, start_runn
     engine.work.get_nowait()
 
 
+async def test_a_drain_hands_back_what_was_granted_at_that_moment(
+    engine: FakeEngine, start_runner: StartRunner
+) -> None:
+    runner = await start_runner()
+    await becomes(lambda: bool(engine.claims), True)
+    late = assignment(SLEEPS)
+    engine.undelivered.append(late)
+    await runner.drain(5)
+    assert "runner_drained" in (await engine.ended(late.execution_id)).error["message"]
+
+
+async def test_leases_are_kept_while_a_report_cannot_be_published(
+    engine: FakeEngine, start_runner: StartRunner
+) -> None:
+    await start_runner()
+    stream = subjects.STREAM_OUTPUT
+    await engine.bus.api(f"STREAM.UPDATE.{stream}", {**STREAMS[stream], "sealed": True})  # Refuses every message.
+    try:
+        await engine.work.put(assignment(QUICK))
+        await becomes(lambda: sum(any(lease.reported for lease in beat.leases) for beat in engine.heartbeats) > 5, True)
+    finally:
+        await engine.bus.api(f"STREAM.DELETE.{stream}", {})
+
+
 async def test_a_drain_waits_for_the_record(engine: FakeEngine, start_runner: StartRunner) -> None:
     engine.is_recording = False
     runner = await start_runner()

@@ -16,6 +16,7 @@ from flow_platform.domain import errors
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 5.0  # Beyond the time that the engine may hold a claim.
+HEARTBEAT_SECONDS: Final = 2.0  # A heartbeat or its answer that got lost leaves time for others within the lease.
 
 Answer = TypeVar("Answer", bound=pydantic.BaseModel)
 
@@ -50,7 +51,7 @@ class EngineLink:
         return _parsed(Claimed, body)
 
     async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
-        return _parsed(HeartbeatReply, await self._ask(subjects.RUNNER_HEARTBEAT, request, ANSWER_SECONDS))
+        return _parsed(HeartbeatReply, await self._ask(subjects.RUNNER_HEARTBEAT, request, HEARTBEAT_SECONDS))
 
     async def _delete(self, name: str) -> None:
         """Nobody reads it a second time; what is left over goes by age."""

@@ -109,6 +109,7 @@ class Runner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._endings:  # Begun by the attempts that were just cancelled, too. Never cancelled: they free things.
             await asyncio.wait(list(self._endings), timeout=SETTLE_SECONDS)
+        await self._outbox.close()
 
     def _end_later(self, container: Container) -> None:
         """It takes room until it is gone."""
@@ -219,13 +220,18 @@ class Runner:
     # Leases.
 
     async def _heartbeat_loop(self) -> None:
+        failures = 0
         while True:
+            # After a failure soon again: the leases last for two or three heartbeats only.
+            pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1] if failures else self._times.heartbeat_seconds
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._beat.wait(), self._times.heartbeat_seconds)
+                await asyncio.wait_for(self._beat.wait(), pause)
             self._beat.clear()
             try:
                 await self._heartbeat()
+                failures = 0
             except errors.BusUnavailable as error:
+                failures += 1
                 logger.warning("a heartbeat was not answered: %s", error, extra={"attempts": len(self._attempts)})
 
     async def _heartbeat(self) -> None:
@@ -252,9 +258,10 @@ class Runner:
             self._lose(asked.get(execution_id))
         for execution_id in reply.cancel:
             self._cancel(execution_id, ending.CANCELLED)
-        await self._outbox.settle(reply.recorded)
-        await self._outbox.settle(execution_id for execution_id in reply.lost if execution_id not in self._attempts)
-        await self._outbox.after_heartbeat(leases)
+        self._outbox.settle(
+            asked[execution_id] for execution_id in reply.recorded + reply.lost if execution_id in asked
+        )
+        self._outbox.after_heartbeat(leases)
 
     def _lose(self, lease: HeldLease | None) -> None:
         """Only the attempt that was asked about: a newer one may have come while the answer was on its way."""
@@ -306,7 +313,8 @@ class Runner:
         """
         with contextlib.suppress(errors.BusUnavailable, TimeoutError):
             async with asyncio.timeout(LAST_CLAIM_SECONDS):
-                await self._engine.claim(self._claim_of(0, 0.0))
+                for assignment in (await self._engine.claim(self._claim_of(0, 0.0))).assignments:
+                    self._accept(assignment)  # Granted before; it is handed back at once.
         claiming = self._claiming
         if claiming is not None and not claiming.done():
             await asyncio.wait([claiming], timeout=LAST_CLAIM_SECONDS)
