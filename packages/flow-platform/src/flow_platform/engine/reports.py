@@ -110,7 +110,7 @@ def parse_event(message: Message, received_at: datetime) -> tuple[Origin, NewEve
     sequence = content.get("sequence")
     if not isinstance(sequence, int):
         raise Malformed(f"{message.subject!r} has sequence {sequence!r}: expected a number")
-    event_type = str(content.get("event_type") or "message")[:64]
+    event_type = _word(content.get("event_type") or "message")
     return origin, NewEvent(
         execution_id=origin.execution_id,
         attempt=origin.attempt,
@@ -125,7 +125,7 @@ def parse_status(message: Message, received_at: datetime) -> tuple[Origin, NewEv
     """Reads a message of `exec.status.*` as an event of type `status`: the container's own word, for people."""
     origin = origin_of(message)
     content = _object(message.subject, message.body)
-    status = str(content.get("status"))[:64]
+    status = _word(content.get("status"))
     return origin, NewEvent(
         execution_id=origin.execution_id,
         attempt=origin.attempt,
@@ -146,6 +146,11 @@ def _object(subject: str, body: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Malformed(f"{subject!r} carries {type(content).__name__}: expected a JSON object")
     return cast("dict[str, Any]", content)
+
+
+def _word(value: Any) -> str:
+    """A container's own word, as text that every database takes."""
+    return str(value)[:64].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _error(value: Any, attempt: int) -> ErrorDocument | None:
