@@ -37,8 +37,9 @@ def cancel_tree(tx: Transaction, root: Execution, by: str, now: datetime) -> Can
     pending = [root]
     while pending:
         execution = pending.pop()
-        pending.extend(tx.executions.live_children(execution.id))
+        # In this order: once the row is changed, no other engine adds a child that would be missed here.
         request_cancel(tx, execution, by, now, result)
+        pending.extend(tx.executions.live_children(execution.id))
     return result
 
 
