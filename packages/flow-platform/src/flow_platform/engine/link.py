@@ -43,14 +43,22 @@ class Link:
         """Connects, however long it takes, then lets the caller attach its handlers."""
         while True:
             try:
-                bus = await Bus.connect(self._nats_url, name=self._name)
-                await bus.ensure_streams()
+                bus = await self._open()
                 break
             except errors.BusUnavailable as error:
                 logger.info("NATS is not there yet: %s", error)
                 await asyncio.sleep(RECONNECT_SECONDS)
         self._bus = bus
         await on_connect(bus)
+
+    async def _open(self) -> Bus:
+        bus = await Bus.connect(self._nats_url, name=self._name)
+        try:
+            await bus.ensure_streams()
+        except errors.BusUnavailable:
+            await bus.drain_and_close()
+            raise
+        return bus
 
     def publish(self, subject: str, body: bytes) -> None:
         """Sends without waiting and without promise."""
