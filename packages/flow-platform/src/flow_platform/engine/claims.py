@@ -15,6 +15,7 @@ from typing import Final
 
 from flow_sdk.wire.runner import Assignment, Claim, Claimed
 
+from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.engine.grants import Grant, Grants, HeldClaim, Leasing
@@ -72,7 +73,11 @@ class Claims:
                 granted = await self._wait_for_work(claim)
             finally:
                 self._grants.release(claim)
-        return await self._reply(granted)
+        try:
+            return await self._reply(granted)
+        except errors.BusUnavailable:
+            self.deliver(granted)  # With the next claim, while the leases last.
+            raise
 
     def deliver(self, granted: list[Grant]) -> None:
         """Hands on what a committed transaction granted: to the held claim, else to the runner's next one."""
@@ -82,26 +87,43 @@ class Claims:
             claim = self._grants.find(grant.instance)
             if claim is not None:
                 claim.waiter.wake()
+        for instance in list(self._undelivered):
+            if self._grants.find(instance) is None:
+                self._keep_leased(instance)
 
     async def _wait_for_work(self, claim: HeldClaim) -> list[Grant]:
         loop = asyncio.get_running_loop()
         request = claim.request
         ends = loop.time() + min(request.hold_seconds, self._leasing.hold.total_seconds())
-        while True:
-            granted = self._undelivered.pop(request.instance, [])
+        while self._grants.is_held(claim):
+            granted = self._take(request.instance)
             available_at = None
             if not granted:
                 granted, available_at = await self._store.write(lambda tx: self._grant(tx, claim))
-                for grant in granted:
-                    self._stages.leased(grant.execution.id)
-                granted += self._undelivered.pop(request.instance, [])
+                self.deliver(granted)
+                if not self._grants.is_held(claim):
+                    break  # It is for the claim that replaced this one.
+                granted = self._take(request.instance)
             remaining = ends - loop.time()
-            if granted or remaining <= 0 or not self._grants.is_held(claim):
+            if granted or remaining <= 0:
                 return granted
             pause = min(remaining, LOOK_AGAIN_SECONDS)
             if available_at is not None:
                 pause = min(pause, max(0.001, (available_at - self._clock.now()).total_seconds()))
             await claim.waiter.wait(pause)
+        return []
+
+    def _take(self, instance: str) -> list[Grant]:
+        self._keep_leased(instance)
+        return self._undelivered.pop(instance, [])
+
+    def _keep_leased(self, instance: str) -> None:
+        """Forgets what was not delivered within its lease: it is the sweeper's, and soon another runner's."""
+        now = self._clock.now()
+        undelivered = self._undelivered.pop(instance, [])
+        kept = [grant for grant in undelivered if (grant.execution.lease_expires_at or now) > now]
+        if kept:
+            self._undelivered[instance] = kept
 
     def _grant(self, tx: Transaction, claim: HeldClaim) -> tuple[list[Grant], datetime | None]:
         granted = self._grants.grant(tx, claim)

@@ -70,6 +70,13 @@ class Grants:
         if earlier is not None:
             earlier.waiter.wake()
 
+    def forget_earlier(self, runner_id: str, instance: str) -> None:
+        """The runner started again: nobody reads the answers to its earlier claims."""
+        for claim in list(self._held.values()):
+            if claim.request.runner_id == runner_id and claim.request.instance != instance:
+                self.release(claim)
+                claim.waiter.wake()
+
     def is_held(self, claim: HeldClaim) -> bool:
         return self._held.get(claim.request.instance) is claim
 

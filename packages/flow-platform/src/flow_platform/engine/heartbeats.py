@@ -12,7 +12,7 @@ from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
-from flow_platform.engine.grants import Leasing
+from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, Store, Transaction
 
@@ -27,14 +27,16 @@ class _Verdicts:
 
 
 class Heartbeats:
-    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, leasing: Leasing) -> None:
+    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, grants: Grants, leasing: Leasing) -> None:
         self._store = store
         self._clock = clock
         self._wakeups = wakeups
+        self._grants = grants
         self._leasing = leasing
 
     async def register(self, request: Register) -> Registered:
         """Notes a runner's start; what an earlier instance of the same runner held is lost at once, not by expiry."""
+        self._grants.forget_earlier(request.runner_id, request.instance)  # First: then nothing more is leased to them.
         given_up = await self._store.write(lambda tx: self._register(tx, request))
         if given_up:
             logger.warning("a runner came back without its executions", extra={"executions": len(given_up)})

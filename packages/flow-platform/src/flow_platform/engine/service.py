@@ -101,10 +101,10 @@ class Engine:
         self._recorder = Recorder(
             self.store, self.clock, self._wakeups, stages, notices, self._claims, grants, self._link.get_object
         )
-        self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, self.leasing)
+        self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, grants, self.leasing)
         sweeper = Sweeper(self.store, self.clock, self._wakeups, notices)
         self._spawn("link", self._link.connect(self._attach))
-        self._spawn("sweeper", sweeper.run(self.leasing.lease))
+        self._spawn("sweeper", sweeper.run(self.leasing.lease, lambda: self._link.is_up))
 
     async def stop(self) -> None:
         """Stops working; whatever was answered is in the store."""

@@ -1,13 +1,15 @@
 """The safety net: every non-terminal execution has a due time, and whatever is due is acted upon here.
 
 Nothing depends on the sweeper for speed, everything depends on it for an end: deadlines, lost leases, cancels whose
-runner stays silent. It starts one lease time after the process, because heartbeats could not be heard before.
+runner stays silent. Leases run out only after one lease time in which heartbeats could be heard: not at once after the
+process started, nor after NATS was away.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -46,22 +48,25 @@ class Sweeper:
         self._wakeups = wakeups
         self._notices = notices
 
-    async def run(self, boot_grace: timedelta) -> None:
+    async def run(self, grace: timedelta, can_hear: Callable[[], bool]) -> None:
         """Sweeps until cancelled.
 
         Args:
-            boot_grace: How long leases count as held after the start, heartbeat or not.
+            grace: How long leases count as held, heartbeat or not, since heartbeats can be heard.
+            can_hear: Whether heartbeats can be heard now.
         """
         loop = asyncio.get_running_loop()
-        leases_from = loop.time() + boot_grace.total_seconds()
+        leases_from = loop.time() + grace.total_seconds()
         sweeps = 0
         while True:
+            if not can_hear():
+                leases_from = loop.time() + grace.total_seconds()
             try:
                 more = await self.sweep(leases=loop.time() >= leases_from)
                 sweeps += 1
                 if sweeps % HOUSEKEEPING_EVERY == 0:
                     await self._keep_house()
-            except errors.StoreUnavailable as error:
+            except errors.FlowError as error:  # Conflicts with other engines, too: the next sweep looks again.
                 logger.warning("could not sweep: %s", error)
                 more = False
             await asyncio.sleep(0 if more else INTERVAL_SECONDS)
