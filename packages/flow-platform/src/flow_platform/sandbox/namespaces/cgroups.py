@@ -18,7 +18,7 @@ from flow_sdk.wire.runner import Limits
 
 from flow_platform.sandbox.base import Usage
 
-_PERIOD_MICROSECONDS: Final = 100_000
+_PERIOD_MICROSECONDS: Final = 100_000  # The kernel's own default, in both versions.
 _V1_CONTROLLERS: Final = ("memory", "pids", "cpu", "cpuacct")
 _MAIN: Final = "flow-main"  # Where our own processes move, as version 2 allows none beside groups with controllers.
 _REMOVE_TRIES: Final = 400
@@ -35,6 +35,10 @@ class Group(Protocol):
     def limit(self, limits: Limits) -> None: ...
 
     def usage(self) -> Usage: ...
+
+    def oom_kills(self) -> int:
+        """That counter of `usage` alone, for a quarter of the price."""
+        ...
 
     def remove(self) -> None:
         """Once no process is left; waits a little for the kernel to notice. Run it in a thread."""
@@ -228,9 +232,12 @@ class _GroupV2:
         return Usage(
             cpu_ms=_counter(_read(f"{self._path}/cpu.stat"), "usage_usec") / 1000,
             max_rss_bytes=peak,
-            oom_kills=_counter(_read(f"{self._path}/memory.events"), "oom_kill"),
+            oom_kills=self.oom_kills(),
             pids_limit_hits=_counter(_read(f"{self._path}/pids.events"), "max"),
         )
+
+    def oom_kills(self) -> int:
+        return _counter(_read(f"{self._path}/memory.events"), "oom_kill")
 
     def remove(self) -> None:
         _remove_folder(self._path)
@@ -307,7 +314,6 @@ class _GroupV1:
         with contextlib.suppress(FileNotFoundError):
             _write(with_swap, limits.memory_bytes)
         _write(f"{self._paths['pids']}/pids.max", limits.pids)
-        _write(f"{self._paths['cpu']}/cpu.cfs_period_us", _PERIOD_MICROSECONDS)
         _write(f"{self._paths['cpu']}/cpu.cfs_quota_us", max(1000, round(limits.cpus * _PERIOD_MICROSECONDS)))
 
     def usage(self) -> Usage:
@@ -315,9 +321,12 @@ class _GroupV1:
         return Usage(
             cpu_ms=int(_read(f"{self._paths['cpuacct']}/cpuacct.usage")) / 1e6,
             max_rss_bytes=int(_read(f"{memory}/memory.max_usage_in_bytes")),
-            oom_kills=_counter(_read(f"{memory}/memory.oom_control"), "oom_kill"),
+            oom_kills=self.oom_kills(),
             pids_limit_hits=_counter(_read(f"{self._paths['pids']}/pids.events"), "max"),
         )
+
+    def oom_kills(self) -> int:
+        return _counter(_read(f"{self._paths['memory']}/memory.oom_control"), "oom_kill")
 
     def remove(self) -> None:
         for path in set(self._paths.values()):

@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ class Surroundings:
 
     loop: asyncio.AbstractEventLoop
     ports: tuple[int, ...]
-    create_group: Callable[[int, int], Awaitable[Group]] | None
+    create_group: Callable[[int, int], asyncio.Future[Group]] | None
     remove_group: Callable[[Group], object]
     own_users: bool
 
@@ -109,7 +109,7 @@ class NamespacesContainer:
             elif kind == socket.SCM_CREDENTIALS and not self._process:
                 self._process = struct.unpack("3i", content[:12])[0]
         if data.startswith(b"L") and self._around.create_group is not None:
-            self._group = asyncio.ensure_future(self._around.create_group(self.number, self._process))
+            self._group = self._around.create_group(self.number, self._process)
         if data.endswith(b"R"):
             self._loop.remove_reader(self._channel.fileno())
             self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
@@ -199,9 +199,15 @@ class NamespacesContainer:
         if self._exited.done():
             return
         if not self._killed:
-            self._oom_before_kill = self.usage().oom_kills > 0
+            self._oom_before_kill = self._oom_kills() > 0
         self._killed = True
         self._signal(signal.SIGKILL)
+
+    def _oom_kills(self) -> int:
+        if self._group is not None and self._group.done():
+            with contextlib.suppress(OSError):
+                return self._group.result().oom_kills()
+        return 0
 
     def _signal(self, number: int) -> None:
         if self._pidfd >= 0:
@@ -247,7 +253,6 @@ class NamespacesContainer:
     async def _free(self) -> None:
         if self._closed:
             return
-        self.usage()
         self._closed = True
         # Whatever became of it: a descriptor closed under a reader would make the next one of that number deaf.
         self._loop.remove_reader(self._channel.fileno())

@@ -206,7 +206,7 @@ class NamespacesSandbox:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def _create_group(self, number: int, process: int) -> cgroups.Group:
+    def _create_group(self, number: int, process: int) -> asyncio.Future[cgroups.Group]:
         groups = self._opened()[3]
 
         def create() -> cgroups.Group:
@@ -215,4 +215,4 @@ class NamespacesSandbox:
                 group.attach(process)
             return group
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, create)
+        return asyncio.get_running_loop().run_in_executor(self._threads, create)
