@@ -13,4 +13,4 @@ def square(number: int, seconds: float = 0.0, padding: str = "") -> int:
 
 @workflow
 async def squares(numbers: list[int]) -> list:
-    return [await square.call(number=number) for number in numbers]
+    return [await square.call(number=number, seconds=0.2) for number in numbers]

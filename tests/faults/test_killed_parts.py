@@ -102,3 +102,22 @@ async def test_a_paused_runner_loses_its_lease_and_what_it_says_later_changes_no
             os.kill(runner, signal.SIGCONT)
         document = await client.await_execution_result(execution_id, timeout_seconds=60)
     assert (document["status"], document["output"], document["attempt"]) == ("completed", 9, 2)
+
+
+async def test_a_workflow_whose_runner_dies_repeats_no_finished_step(platform: Platform) -> None:
+    client, ring_id = client_of(platform)
+    numbers = list(range(8))
+
+    async def steps() -> list[dict[str, Any]]:
+        return platform.output_of("ps", "--component", "code-blocks/square", "--limit", "100", "--json")
+
+    async with client:
+        handle = await client.submit_workflow_execution("squares", {"numbers": numbers}, ring_id=ring_id)
+        await eventually(steps, lambda found: sum(step["status"] == "completed" for step in found) >= 3)
+        os.kill(platform.child("bootstrap runner"), signal.SIGKILL)
+        document = await client.await_execution_result(handle["execution_id"], timeout_seconds=60)
+    assert (document["status"], document["attempt"]) == ("completed", 2)
+    assert document["output"] == [number * number for number in numbers]
+    made = await steps()
+    assert len(made) == len(numbers), "no step was made twice"
+    assert sum(step["attempt"] for step in made) <= len(numbers) + 1, "only the one under way may have begun again"
