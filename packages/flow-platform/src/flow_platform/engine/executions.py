@@ -14,6 +14,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
+from flow_platform.engine import reports
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
 from flow_platform.engine.documents import document_of
 from flow_platform.engine.releases import check_workspace
@@ -120,7 +121,7 @@ class Executions:
         ended = False
         with self._wakeups.subscribe(execution_id) as waiter:
             while True:
-                document, page, expected = await self._events(principal, org_id, workspace_id, execution_id, position)
+                document, page, is_all = await self._events(principal, org_id, workspace_id, execution_id, position)
                 for event in page:
                     yield event
                 now = asyncio.get_running_loop().time()
@@ -131,7 +132,7 @@ class Executions:
                 if document.status.is_terminal:
                     if not ended:
                         ended, ended_at = True, now
-                    if position >= expected or now - ended_at >= LATE_EVENTS_SECONDS:
+                    if is_all or now - ended_at >= LATE_EVENTS_SECONDS:
                         return
                 if now - silent_since >= KEEP_ALIVE_SECONDS:
                     silent_since = now
@@ -140,16 +141,13 @@ class Executions:
 
     async def _events(
         self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, after: int
-    ) -> tuple[Execution, list[EventDocument], int]:
+    ) -> tuple[Execution, list[EventDocument], bool]:
         principal.require(Action.READ, org_id, workspace_id)
 
-        def operation(tx: Transaction) -> tuple[Execution, list[EventDocument], int]:
+        def operation(tx: Transaction) -> tuple[Execution, list[EventDocument], bool]:
             execution = self._find(tx, principal, org_id, workspace_id, execution_id)
             page = tx.executions.events(execution_id, after, EVENT_PAGE)
-            expected = 0
-            if execution.status.is_terminal and not page:
-                expected = sum(a.metrics.events for a in tx.executions.attempts(execution_id) if a.metrics)
-            return execution, page, expected
+            return execution, page, execution.status.is_terminal and not page and _has_all_events(tx, execution_id)
 
         return await self._store.read(operation)
 
@@ -190,6 +188,16 @@ class Executions:
             if execution.parent_id in nodes and execution.id != top:
                 nodes[execution.parent_id]["children"].append(nodes[execution.id])
         return nodes[top]
+
+
+def _has_all_events(tx: Transaction, execution_id: str) -> bool:
+    """Whether the last event of each attempt that said how many it published is there. Others come in between."""
+    last = [
+        reports.event_key(attempt.number, attempt.metrics.events)
+        for attempt in tx.executions.attempts(execution_id)
+        if attempt.metrics and attempt.metrics.events
+    ]
+    return all(tx.executions.has_event(execution_id, key) for key in last)
 
 
 def check_token_is_live(tx: Transaction, principal: Principal) -> None:

@@ -170,9 +170,13 @@ def _append_events(tx: Transaction, by_execution: dict[str, list[tuple[reports.O
         execution = tx.executions.find(execution_id)
         if execution is None:
             continue
-        current = [event for origin, event in parsed if origin.lease_epoch == execution.lease_epoch]
-        if current and not tx.executions.events(execution_id, MAX_EVENTS, 1):
-            tx.executions.append_events(current)
+        epochs = {execution.lease_epoch}
+        if any(origin.lease_epoch not in epochs for origin, _ in parsed):
+            # The output of an attempt may overtake its last events, and the next attempt begin at once.
+            epochs |= {attempt.lease_epoch for attempt in tx.executions.attempts(execution_id) if attempt.metrics}
+        rightful = [event for origin, event in parsed if origin.lease_epoch in epochs]
+        if rightful and not tx.executions.events(execution_id, MAX_EVENTS, 1):
+            tx.executions.append_events(rightful)
 
 
 def _attempt(execution: Execution, report: OutputReport, now: datetime, metrics: MetricsDocument) -> Attempt:

@@ -91,7 +91,8 @@ def parse_output(message: Message, body: bytes) -> OutputReport:
         content = _object(message.subject, body)
     except Malformed as error:
         refused = ErrorDocument(code="invalid_output", message=str(error), retryable=False, attempt=origin.attempt)
-        return OutputReport(origin, None, None, None, None, refused, metrics)
+        failure = _failure_in(body, origin.attempt) or refused
+        return OutputReport(origin, None, None, None, None, failure, metrics)
     return OutputReport(
         origin,
         content.get("output"),
@@ -117,8 +118,13 @@ def parse_event(message: Message, received_at: datetime) -> tuple[Origin, NewEve
         event_type=event_type,
         event_data=content.get("event_data"),
         timestamp=_timestamp(content.get("timestamp"), received_at),
-        key=f"{origin.attempt}:{sequence}",
+        key=event_key(origin.attempt, sequence),
     )
+
+
+def event_key(attempt: int, sequence: int) -> str:
+    """The key of the n-th event that an attempt published."""
+    return f"{attempt}:{sequence}"
 
 
 def parse_status(message: Message, received_at: datetime) -> tuple[Origin, NewEvent]:
@@ -165,6 +171,17 @@ def _error(value: Any, attempt: int) -> ErrorDocument | None:
             pass
     text = value if isinstance(value, str) else json.dumps(value)
     return ErrorDocument(code="component_error", message=text, attempt=attempt)
+
+
+def _failure_in(body: bytes, attempt: int) -> ErrorDocument | None:
+    """The component's own error in a body that cannot be kept as it is: its words matter more than its encoding."""
+    try:
+        content: Any = json.loads(body)
+        said = content["error"]
+        storable = json.dumps(said, ensure_ascii=False).encode(errors="replace")
+        return _error(pydantic_core.from_json(storable, allow_inf_nan=False), attempt)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def _metrics(header: str | None) -> AttemptMetrics:

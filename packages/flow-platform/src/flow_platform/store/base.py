@@ -198,6 +198,8 @@ class ExecutionTable(Protocol):
 
     def events(self, execution_id: str, after: int, limit: int) -> list[EventDocument]: ...
 
+    def has_event(self, execution_id: str, key: str) -> bool: ...
+
     # Calls: what a new attempt of a workflow is replayed from.
     def count_equal_calls(self, parent_id: str, attempt: int, key: str) -> int:
         """How many calls with this key the attempt made so far."""

@@ -74,6 +74,10 @@ _EVENTS = Query(
     .limit(bindparam("limit")),
 )
 
+_HAS_EVENT = Query(
+    "has event", sa.select(_v.position).where(_v.execution_id == bindparam("execution_id"), _v.key == bindparam("key"))
+)
+
 
 class ExecutionHistory:
     _connection: Connection
@@ -133,6 +137,9 @@ class ExecutionHistory:
     def events(self, execution_id: str, after: int, limit: int) -> list[EventDocument]:
         parameters = {"execution_id": execution_id, "after": after, "limit": limit}
         return [_event(*row) for row in self._connection.rows(_EVENTS, parameters)]
+
+    def has_event(self, execution_id: str, key: str) -> bool:
+        return self._connection.row(_HAS_EVENT, {"execution_id": execution_id, "key": key}) is not None
 
 
 def _event(
