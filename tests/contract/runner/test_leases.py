@@ -100,6 +100,16 @@ async def test_a_report_survives_the_loss_of_its_stream(engine: FakeEngine, star
     assert (await engine.ended(work.execution_id)).content["output"] == "kept"
 
 
+async def test_a_cancel_that_overtook_its_assignment_counts(engine: FakeEngine, start_runner: StartRunner) -> None:
+    await start_runner()
+    work = assignment(SLEEPS)
+    await engine.notify_cancel(work.model_copy(update={"lease_epoch": 0}), RUNNER_ID)  # An older attempt's.
+    await engine.notify_cancel(work, RUNNER_ID)
+    output = await engine.run(work)
+    assert output.error["code"] == "cancelled"
+    assert work.execution_id not in engine.statuses, "its code was not started"
+
+
 async def test_room_is_bounded_by_containers(engine: FakeEngine, start_runner: StartRunner) -> None:
     await start_runner(max_containers=2)
     works = [assignment(SLEEPS) for _ in range(2)]

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # The last one is repeated for ever.
 DEAF_SECONDS: Final = 15.0  # How long claims may fail before the log says so, and how often it says it again.
+MAX_EARLY_NOTICES: Final = 1_000  # Most are late instead, of attempts that have just ended.
 SETTLE_SECONDS: Final = 5.0  # At the end: for reports that are not recorded yet.
 LAST_CLAIM_SECONDS: Final = 0.25  # At the end: for work that was already on its way to us.
 
@@ -59,6 +60,7 @@ class Runner:
         self._claiming: asyncio.Task[None] | None = None
         self._ask_again: asyncio.Future[None] | None = None
         self._late_claims: set[asyncio.Task[None]] = set()
+        self._early_notices: dict[tuple[str, int], str] = {}  # Of cancels that overtook their assignment.
 
     async def start(self) -> None:
         """Registers, however long NATS or the engine are away, and listens for cancels."""
@@ -196,6 +198,9 @@ class Runner:
         attempt = Attempt(assignment, self._place, self._end_later)
         self._attempts[assignment.execution_id] = attempt
         self._spawn(self._attempt(attempt), f"attempt-{assignment.execution_id}", self._tasks)
+        reason = self._early_notices.pop((assignment.execution_id, assignment.lease_epoch), None)
+        if reason is not None:
+            attempt.cancel(reason)
         if self._is_draining:
             attempt.stop(ending.lost(f"its runner {self._config.runner_id!r} is stopping (runner_drained)"))
 
@@ -277,7 +282,11 @@ class Runner:
             logger.warning("a cancel notice was not understood: %s", error)
             return
         attempt = self._attempts.get(notice.execution_id)
-        if attempt is not None and attempt.assignment.lease_epoch == notice.lease_epoch:
+        if attempt is None or attempt.assignment.lease_epoch < notice.lease_epoch:
+            self._early_notices[notice.execution_id, notice.lease_epoch] = notice.reason
+            if len(self._early_notices) > MAX_EARLY_NOTICES:
+                del self._early_notices[next(iter(self._early_notices))]
+        elif attempt.assignment.lease_epoch == notice.lease_epoch:
             attempt.cancel(notice.reason)
 
     def _cancel(self, execution_id: str, reason: str) -> None:
