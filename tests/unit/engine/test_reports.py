@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 import pytest
@@ -67,6 +68,13 @@ def test_an_event_keeps_its_own_time_or_gets_ours() -> None:
     assert reports.parse_event(event, NOW)[1].timestamp.hour == 3
     late = Message(b'{"sequence": 1, "event_type": "chunk", "timestamp": "yesterday"}')
     assert reports.parse_event(late, NOW)[1].timestamp == NOW
+
+
+@pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "soon", 7, None])
+def test_a_time_that_no_calendar_has_becomes_ours(timestamp: object) -> None:
+    body = json.dumps({"sequence": 1, "timestamp": timestamp}).encode()
+    _, event = reports.parse_event(Message(body, "exec.events.e1"), NOW)
+    assert event.timestamp == NOW
 
 
 def test_an_event_without_a_number_is_malformed() -> None:

@@ -153,7 +153,14 @@ class Recorder:
             by_execution.setdefault(origin.execution_id, []).append((origin, event))
         if not by_execution:
             return
-        await self._store.write(lambda tx: _append_events(tx, by_execution))
+        try:
+            await self._store.write(lambda tx: _append_events(tx, by_execution))
+        except (errors.InvalidInput, ValueError, OverflowError) as error:
+            if len(messages) > 1:
+                raise  # Then they come one by one.
+            # It would come again for a day, and enough of its kind would stop the stream for everybody.
+            logger.warning("dropped an event that cannot be recorded: %s", error)
+            return
         self._wakeups.notify(by_execution)
 
 

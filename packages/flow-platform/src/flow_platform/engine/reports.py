@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import pydantic
@@ -194,6 +194,6 @@ def _metrics(header: str | None) -> AttemptMetrics:
 def _timestamp(value: Any, fallback: datetime) -> datetime:
     try:
         parsed = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):  # The last: year 0 or 10,000 in UTC.
         return fallback
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=fallback.tzinfo)
