@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 from flow_sdk.wire.status import Status
 
 from tests.support.clients import RingClient
-from tests.support.eventually import eventually
-from tests.support.flow_program import Platform, network_namespaces, running
+from tests.support.eventually import eventually as polled
+from tests.support.flow_program import Platform, are_gone, eventually, running
 
 pytestmark = pytest.mark.slow
 
@@ -29,22 +30,20 @@ def published(platform: Platform) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def namespaces_of(platform: Platform, execution_ids: list[str]) -> list[str]:
-    """Of the containers that announced theirs."""
-    lines = [
-        line for one in execution_ids for line in platform.flow("events", one, "--json").stdout.splitlines() if line
-    ]
-    events = [json.loads(line) for line in lines]
-    return [event["event_data"]["net"] for event in events if event["event_type"] == "namespace"]
+async def processes_of(platform: Platform, execution_ids: list[str]) -> list[int]:
+    """All in the containers of these executions, each of which must announce its network namespace."""
 
+    async def announced() -> list[str]:
+        lines = [line for one in execution_ids for line in platform.flow("events", one, "--json").stdout.splitlines()]
+        events = [json.loads(line) for line in lines]
+        return [event["event_data"]["net"] for event in events if event["event_type"] == "namespace"]
 
-def processes_in(namespace: str) -> list[int]:
+    namespaces = await polled(announced, lambda found: len(found) == len(execution_ids), 30)
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                if str((entry / "ns" / "net").readlink()) == namespace:
-                    found.append(int(entry.name))
+    for process in platform.processes():
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{process}/ns/net") in namespaces:  # noqa: PTH115
+                found.append(process)
     return found
 
 
@@ -90,24 +89,25 @@ async def test_failed_for_input_of_the_wrong_type(platform: Platform) -> None:
 
 async def test_timeout_of_one_that_runs_ends_its_processes(platform: Platform) -> None:
     async with RingClient(platform) as ring:
-        execution_id = await ring.submit("stubborn", {}, timeout_seconds=1.0)
+        execution_id = await ring.submit("stubborn", {}, timeout_seconds=2.0)
+        family = await processes_of(platform, [execution_id])
         document = await ring.ended(execution_id)
     assert document["status"] == "timeout"
     assert document["error"]["code"] == "timeout"
-    assert "1 s" in document["error"]["message"]
-    (namespace,) = namespaces_of(platform, [execution_id])
-
-    async def namespaces() -> set[str]:
-        return network_namespaces()
-
-    await eventually(namespaces, lambda present: namespace not in present)
+    assert "2 s" in document["error"]["message"]
+    eventually(lambda: are_gone(family))
 
 
-async def test_timeout_of_one_that_nobody_ran(tmp_path: Path) -> None:
-    with running(tmp_path) as platform:
-        assert platform.flow("publish", COMPONENTS).returncode == 0
-    with running(tmp_path, "--runners", "0") as platform:
-        async with RingClient(platform) as ring:
+async def test_timeout_of_one_that_nobody_ran(platform: Platform, tmp_path: Path) -> None:
+    """Publishing needs a runner, so this platform without one begins with a copy of the other's database."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    with (
+        contextlib.closing(sqlite3.connect(platform.data / "flow.db")) as original,
+        contextlib.closing(sqlite3.connect(tmp_path / "data" / "flow.db")) as copy,
+    ):
+        original.backup(copy)
+    with running(tmp_path, "--runners", "0") as alone:
+        async with RingClient(alone) as ring:
             execution_id = await ring.submit("double", {"number": 1}, timeout_seconds=1.0)
             waiting = await ring.status(execution_id)
             document = await ring.ended(execution_id)
@@ -125,22 +125,19 @@ async def test_cancelled_with_all_that_it_started(platform: Platform) -> None:
             tree = platform.output_of("show", root, "--tree", "--json")
             return [child["execution"] for child in tree["children"]]
 
-        async def announced() -> list[str]:
-            ids = [root, *(child["execution_id"] for child in await children())]
-            return namespaces_of(platform, ids)
+        async def all_children() -> list[str]:
+            return [child["execution_id"] for child in await children()]
 
-        async def left() -> set[str]:
-            return network_namespaces().intersection(namespaces)
-
-        namespaces = await eventually(announced, lambda found: len(found) == 3, 30)
-        assert len(await left()) == 3
+        ids = await polled(all_children, lambda found: len(found) == 2, 30)
+        family = await processes_of(platform, [root, *ids])
+        assert len(family) == 5, "the workflow, and two children with a child process each"
         began = time.monotonic()
         await ring.client.cancel_execution(root)
-        await eventually(left, lambda present: not present)
+        eventually(lambda: are_gone(family))
         took = time.monotonic() - began
         document = await ring.ended(root)
         assert (document["status"], document["error"]["code"]) == ("cancelled", "cancelled")
-        ended = await eventually(children, lambda found: all(Status(one["status"]).is_terminal for one in found))
+        ended = await polled(children, lambda found: all(Status(one["status"]).is_terminal for one in found))
         assert [one["status"] for one in ended] == ["cancelled", "cancelled"]
         again = await ring.client.cancel_execution(root)
         assert again["status"] == "cancelled"
@@ -178,11 +175,7 @@ async def test_a_container_killed_from_outside_is_tried_again(platform: Platform
     async with RingClient(platform) as ring:
         execution_id = await ring.submit("killed-first", {})
 
-        async def announced() -> list[str]:
-            return namespaces_of(platform, [execution_id])
-
-        (namespace,) = await eventually(announced, bool, 30)
-        for process in processes_in(namespace):
+        for process in await processes_of(platform, [execution_id]):
             os.kill(process, signal.SIGKILL)
         document = await ring.ended(execution_id)
     assert (document["status"], document["output"], document["attempt"]) == ("completed", "survived", 2)

@@ -21,7 +21,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.engine.grants import Grant, Grants, HeldClaim, Leasing
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
-from flow_platform.store.base import Store, Transaction
+from flow_platform.store.base import Store
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Claims:
             granted = self._take(request.instance)
             available_at = None
             if not granted:
-                granted, available_at = await self._store.write(lambda tx: self._grant(tx, claim))
+                granted, available_at = await self._store.write(lambda tx: self._grants.grant_or_next(tx, claim))
                 self.deliver(granted)
                 if not self._grants.is_held(claim):
                     break  # It is for the claim that replaced this one.
@@ -124,10 +124,6 @@ class Claims:
         kept = [grant for grant in undelivered if (grant.execution.lease_expires_at or now) > now]
         if kept:
             self._undelivered[instance] = kept
-
-    def _grant(self, tx: Transaction, claim: HeldClaim) -> tuple[list[Grant], datetime | None]:
-        granted = self._grants.grant(tx, claim)
-        return granted, None if granted else self._grants.next_available_at(tx)
 
     async def _reply(self, granted: list[Grant]) -> bytes:
         encoded = Claimed(assignments=[self._assignment(grant) for grant in granted]).model_dump_json().encode()

@@ -89,9 +89,10 @@ class Grants:
 
     def grant_waiting(self, tx: Transaction) -> list[Grant]:
         """Gives what is queued to the claims that are held, as far as their runners have free slots."""
-        return [grant for claim in list(self._held.values()) for grant in self.grant(tx, claim)]
+        now = self._clock.now()
+        return [grant for claim in list(self._held.values()) for grant in self.grant(tx, claim, now)]
 
-    def grant(self, tx: Transaction, claim: HeldClaim) -> list[Grant]:
+    def grant(self, tx: Transaction, claim: HeldClaim, now: datetime) -> list[Grant]:
         """Leases up to the runner's free slots; nothing to a claim that was replaced."""
         request = claim.request
         if not self.is_held(claim):
@@ -100,11 +101,16 @@ class Grants:
         free = min(request.slots - in_use, request.room, MAX_GRANT)
         if free <= 0:
             return []
-        now = self._clock.now()
         return [self._lease(tx, execution, request, now) for execution in tx.executions.acquire(now, free)]
 
-    def next_available_at(self, tx: Transaction) -> datetime | None:
-        return tx.executions.next_available_at(self._clock.now())
+    def grant_or_next(self, tx: Transaction, claim: HeldClaim) -> tuple[list[Grant], datetime | None]:
+        """What is leased to a claim; if nothing, when more becomes available by itself.
+
+        Both as of one instant: of two, what becomes available in between would be in neither answer.
+        """
+        now = self._clock.now()
+        granted = self.grant(tx, claim, now)
+        return granted, None if granted else tx.executions.next_available_at(now)
 
     def _lease(self, tx: Transaction, execution: Execution, request: Claim, now: datetime) -> Grant:
         expires_at = now + self._leasing.lease
