@@ -126,6 +126,24 @@ async def test_whatever_a_component_raises_is_its_error(sandbox: Sandbox, statem
     assert (error["code"], error["type"]) == ("component_error", kind)
 
 
+@pytest.mark.parametrize(
+    ("method", "base"), [("__str__", "Exception"), ("__str__", "MemoryError"), ("__repr__", "SystemExit")]
+)
+@pytest.mark.parametrize("raised", ["ValueError('no')", "SystemExit(3)"])
+async def test_an_error_that_cannot_be_shown_is_told_by_its_class(
+    sandbox: Sandbox, method: str, base: str, raised: str
+) -> None:
+    code = (
+        f"class Mute({base}):\n    def {method}(self):\n        raise {raised}\n\n"
+        "def main():\n    error = Mute()\n    error.code = error\n    raise error\n"
+    )
+    error = (await run_component(sandbox, code)).error
+    assert error["code"] == ("out_of_memory" if base == "MemoryError" else "component_error")
+    assert f"its {method} raised {raised.partition('(')[0]}" in error["message"]
+    assert "Mute" in error["message"]
+    assert "raise error" in error["traceback"]
+
+
 async def test_env_is_there_before_the_module_is_loaded(sandbox: Sandbox) -> None:
     code = "import os\nREGION = os.environ['REGION']\ndef main():\n    return REGION\n"
     assert (await run_component(sandbox, code, env={"REGION": "eu"})).output == "eu"

@@ -40,17 +40,37 @@ def describe(error: BaseException) -> ErrorDocument:
     if isinstance(error, Terminated):
         return ErrorDocument(code="cancelled", message="the execution was cancelled", retryable=False)
     if isinstance(error, MemoryError):
-        message = str(error) or "the component needed more memory than it may have"
+        message = _message(error) or "the component needed more memory than it may have"
         return ErrorDocument(code="out_of_memory", type="MemoryError", message=message, traceback=_format(error))
-    message = str(error)
+    message = _message(error)
     if isinstance(error, SystemExit):
-        message = f"the component called sys.exit({error.code!r}); return a value or raise an exception instead"
+        message = f"the component called sys.exit({_shown(error.code)}); return a value or raise an exception instead"
     return ErrorDocument(
         code="component_error",
         type=type(error).__name__,
         message=message[:_MESSAGE_CHARACTERS],
         traceback=_format(error),
     )
+
+
+def _message(error: BaseException) -> str:
+    """The error's text. It is the component's code that makes it, and that may raise as well."""
+    try:
+        # The base's method: a component's str may be a subclass of str, with methods of its own.
+        return str.__str__(str(error))
+    except Terminated:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - the component's code may raise anything
+        return f"the message of {type(error).__name__} cannot be shown: its __str__ raised {type(exc).__name__}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Terminated:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - the component's code may raise anything
+        return f"<{type(value).__name__}: its __repr__ raised {type(exc).__name__}>"
 
 
 def refuse_unloadable(error: Exception) -> Refused:
@@ -79,7 +99,7 @@ def refuse_invalid(code: str, what: str, error: ValidationError) -> Refused:
         {
             "field": ".".join(str(part) for part in problem["loc"]) or what,
             "message": problem["msg"],
-            "value": "nothing" if problem["type"] == "missing" else repr(problem["input"])[:_SHOWN_VALUE_CHARACTERS],
+            "value": "nothing" if problem["type"] == "missing" else _shown(problem["input"])[:_SHOWN_VALUE_CHARACTERS],
             "expected": problem["type"],
         }
         for problem in error.errors(include_url=False, include_context=False)
@@ -100,6 +120,10 @@ def _format(error: BaseException) -> str:
         text = "".join(shown.format())
     except RecursionError:
         text = "".join(traceback.format_exception_only(type(error), error))
+    except Terminated:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - looking at the error runs the component's code, too
+        text = f"the traceback of {type(error).__name__} cannot be shown: {type(exc).__name__} was raised by it"
     if len(text) > _TRACEBACK_CHARACTERS:
         half = _TRACEBACK_CHARACTERS // 2
         text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
