@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flow_platform.bus.connection import Bus, Message
+from flow_platform.domain import errors
 from flow_sdk.wire import subjects
 from flow_sdk.wire.runner import (
     Assignment,
@@ -84,6 +86,12 @@ class ScriptedRunner:
         }
 
     async def _ask(self, subject: str, request: Any) -> bytes:
+        """Asks again while nobody serves the subject: an engine that lost its connection comes back by itself."""
+        for pause in (0.05, 0.1, 0.25, 0.5, 1.0, 2.0):
+            try:
+                return await self.bus.request(subject, request.model_dump_json().encode(), timeout=15)
+            except errors.BusUnavailable:
+                await asyncio.sleep(pause)
         return await self.bus.request(subject, request.model_dump_json().encode(), timeout=15)
 
     async def _build(self, _: bytes) -> bytes:

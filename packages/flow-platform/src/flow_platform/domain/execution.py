@@ -116,8 +116,8 @@ class Execution:
 
     @property
     def max_attempts(self) -> int:
-        """The bound on attempts: failures and losses are counted apart, and the last attempt is either's last."""
-        return self.retry.max_attempts + LOST_ATTEMPTS_ALLOWED - 1
+        """The bound on attempts, failed and lost ones together."""
+        return max(self.retry.max_attempts, LOST_ATTEMPTS_ALLOWED)
 
     @property
     def due_at(self) -> datetime | None:
@@ -305,12 +305,13 @@ def decide_failure(
     if execution.status is Status.CANCELLING:
         return CancelCompleted(at)
     failures = execution.failures + 1
-    if execution.retry.allows(error, failures):
+    is_last = failures >= execution.retry.max_attempts or execution.attempt >= execution.max_attempts
+    if execution.retry.allows(error, failures) and not is_last:
         available_at = at + execution.retry.delay(failures)
         if available_at >= execution.deadline_at:
             return ExecutionFailed(at, error, measured)
         return AttemptRetried(at, error, available_at, lost=False)
-    if error.retryable and execution.retry.max_attempts > 1 and failures >= execution.retry.max_attempts:
+    if error.retryable and execution.retry.max_attempts > 1 and is_last:
         return AttemptsExhausted(at, error, lost=False, metrics=measured)
     return ExecutionFailed(at, error, measured)
 
@@ -320,7 +321,7 @@ def decide_loss(execution: Execution, error: ErrorDocument, at: datetime) -> Eve
     if execution.status is Status.CANCELLING:
         return CancelCompleted(at)
     losses = execution.losses + 1
-    if losses < LOST_ATTEMPTS_ALLOWED:
+    if losses < LOST_ATTEMPTS_ALLOWED and execution.attempt < execution.max_attempts:
         # The first retry is at once: the usual cause is a runner that went away. Later ones wait, in case the
         # component itself takes its runner down.
         return AttemptRetried(at, error, at + timedelta(seconds=losses - 1), lost=True)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from flow_sdk.wire.execution import BillingDocument, ComponentRef, ErrorDocument, StatusDocument, WaitingOn
+from flow_sdk.wire.execution import (
+    BillingDocument,
+    ComponentRef,
+    ErrorDocument,
+    MetricsDocument,
+    StatusDocument,
+    WaitingOn,
+)
 from flow_sdk.wire.status import Kind, Status
 
 from flow_platform.domain.execution import Execution
@@ -58,7 +65,7 @@ def document_of(
         session_id=execution.session_id,
         error=execution.error if execution.status is not Status.COMPLETED else None,
         errors=errors_of(attempts),
-        metrics=execution.metrics,
+        metrics=_metrics(execution),
         billing=_billing(execution),
         waiting_on=waiting_on(execution, now, runners_alive),
     )
@@ -107,6 +114,15 @@ def waiting_on(execution: Execution, now: datetime, runners_alive: int | None = 
             return WaitingOn(reason="event", until=execution.deadline_at, message="Holds no container; waits")
         case _:
             return None
+
+
+def _metrics(execution: Execution) -> MetricsDocument:
+    """As recorded; the time in the queue is known as soon as the first attempt began."""
+    metrics = execution.metrics
+    if metrics.queue_ms is not None or execution.started_at is None:
+        return metrics
+    queued = execution.started_at - execution.created_at
+    return metrics.model_copy(update={"queue_ms": round(queued.total_seconds() * 1000, 3)})
 
 
 def _billing(execution: Execution) -> BillingDocument | None:

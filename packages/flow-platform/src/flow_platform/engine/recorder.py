@@ -8,6 +8,7 @@ acknowledged only after the commit, so a crash in between repeats the message, a
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,8 @@ class Recorder:
         metrics = outcome.metrics_of(before, report, stages)
         event = outcome.event_for(before, report, metrics, now)
         after = domain.apply(before, event)
+        if after.status.is_terminal:
+            after = dataclasses.replace(after, metrics=metrics)  # However it ended: it was measured all the same.
         tx.executions.update(before, after)
         if after.status is Status.COMPLETED:
             tx.executions.save_result(after.id, Result(report.output, report.usage, report.messages, report.state))

@@ -7,6 +7,7 @@ point to something that is gone.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -175,7 +176,9 @@ class _Submit:
                 f"idempotency key {idempotency.key!r} was used for another request: expected the same path and body",
                 code="idempotency_key_reused",
             )
-        return tx.executions.find(record.execution_id)
+        found = tx.executions.find(record.execution_id)
+        # The first answer, not today's: a submit is answered before anything else happened to it.
+        return found and dataclasses.replace(found, status=Status.QUEUED)
 
     def _parent(self, tx: Transaction) -> Execution | None:
         if self.principal.role is not Role.EXECUTION or self.principal.execution_id is None:
