@@ -131,6 +131,82 @@ async def test_cancel_ends_what_is_queued_and_repeats_harmlessly(tenant: Tenant)
         assert answer.json()["status"] == "cancelling"
 
 
+async def test_cancel_by_a_filter_ends_what_matches_and_nothing_else(tenant: Tenant) -> None:
+    echo = await tenant.publish()
+    await tenant.publish(slug="other")
+    assignment = await tenant.running()
+    queued = [await tenant.submit() for _ in range(3)]
+    spared = await tenant.submit(component="other")
+    where = {"status": "queued", "component_id": echo["id"]}
+    async with tenant.client() as client:
+
+        async def status(execution_id: str) -> str:
+            return (await client.get(f"/executions/{execution_id}")).json()["status"]
+
+        answer = await client.post("/executions/cancel", json={"filter": where, "dry_run": True})
+        expected = {"matched": 3, "execution_ids": queued, "dry_run": True, "truncated": False}
+        assert (answer.status_code, answer.json()) == (200, expected)
+        assert {await status(execution_id) for execution_id in queued} == {"queued"}
+        answer = await client.post("/executions/cancel", json={"filter": where})
+        assert answer.json() == {**expected, "dry_run": False}
+        assert {await status(execution_id) for execution_id in queued} == {"cancelled"}
+        assert await status(spared) == "queued"
+        for ids in ([assignment.execution_id, spared], []):  # All that is left; then nothing is.
+            answer = await client.post("/executions/cancel", json={"filter": {}})
+            assert answer.json()["execution_ids"] == ids
+        assert [await status(assignment.execution_id), await status(spared)] == ["cancelling", "cancelled"]
+
+
+async def test_cancel_by_a_filter_takes_children_with_their_parents(tenant: Tenant) -> None:
+    parent = await tenant.running()
+    await tenant.publish()
+    async with tenant.as_execution(parent) as inside:
+        child = (await inside.post("/code-blocks/echo/executions", json=submit_body())).json()["execution_id"]
+        refused(await inside.post("/executions/cancel", json={"filter": {"parent_id": child}}), 403, "forbidden")
+    async with tenant.client() as client:
+        answer = await client.post(
+            "/executions/cancel", json={"filter": {"parent_id": parent.execution_id}, "dry_run": True}
+        )
+        assert answer.json()["execution_ids"] == [child]
+        answer = await client.post("/executions/cancel", json={"filter": {}})
+        assert answer.json()["execution_ids"] == [parent.execution_id, child]
+        assert (await client.get(f"/executions/{child}")).json()["status"] == "cancelled"
+    async with tenant.client(Role.VIEWER) as client:
+        refused(await client.post("/executions/cancel", json={"filter": {}}), 403, "forbidden")
+
+
+async def test_one_call_cancels_no_more_than_its_bound(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow_platform.engine.executions.MAX_CANCELLED", 2)
+    await tenant.publish()
+    for _ in range(3):
+        await tenant.submit()
+    async with tenant.client() as client:
+        answers = [(await client.post("/executions/cancel", json={"filter": {}})).json() for _ in range(2)]
+    assert [(answer["matched"], answer["truncated"]) for answer in answers] == [(2, True), (1, False)]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "filter"),
+        ({"filter": None}, "filter"),
+        ({"filter": {"state": "queued"}}, "filter.state"),
+        ({"filter": {"status": "completed"}}, "filter.status"),
+        ({"filter": {"component_id": None}}, "filter.component_id"),
+        ({"filter": {"component_id": ""}}, "filter.component_id"),
+        ({"filter": {"ring_id": 1}}, "filter.ring_id"),
+        ({"filter": {}, "dry_run": "no"}, "dry_run"),
+        ({"filter": {}, "dryrun": True}, "dryrun"),
+    ],
+)
+async def test_cancel_by_a_filter_refuses_what_it_does_not_know(
+    tenant: Tenant, body: dict[str, Any], field: str
+) -> None:
+    async with tenant.client() as client:
+        error = refused(await client.post("/executions/cancel", json=body), 422, "invalid_input")
+    assert error["details"][0]["field"] == field
+
+
 async def test_lists_page_filter_and_carry_no_payloads(tenant: Tenant) -> None:
     published = await tenant.publish()
     submitted = [await tenant.submit() for _ in range(5)]

@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flow_platform.api.answers import json_answer, page_answer, paging, query_text
+from flow_platform.api.body import read_model
+from flow_platform.api.bulk_cancel import BulkCancelBody, BulkCancelDocument
 from flow_platform.api.context import principal_of, reference, workspace_of
 from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, Parameter, Route
 from flow_platform.api.submission import SubmitBody, read_submission
@@ -81,6 +83,15 @@ class ExecutionRoutes:
                 tag=_TAG,
                 answers={200: StatusDocument},
             ),
+            Route(
+                "POST",
+                f"{WORKSPACE}/executions/cancel",
+                self.cancel_matching,
+                "Cancels all unfinished ones that a filter matches.",
+                tag=_TAG,
+                answers={200: BulkCancelDocument},
+                body=BulkCancelBody,
+            ),
             Route("GET", f"{one}/tree", self.tree, "It and all that it started.", tag=_TAG, answers={200: "A tree"}),
             Route(
                 "GET",
@@ -120,6 +131,18 @@ class ExecutionRoutes:
         execution_id = reference(request, "execution_id", "execution")
         document = await self._engine.executions.cancel(principal_of(request), org_id, workspace_id, execution_id)
         return json_answer(document)
+
+    async def cancel_matching(self, request: Request) -> Response:
+        principal = principal_of(request)
+        org_id, workspace_id = workspace_of(request)
+        principal.require(Action.CANCEL, org_id, workspace_id)  # Before the body is read.
+        body = await read_model(request, BulkCancelBody)
+        ids, truncated = await self._engine.executions.cancel_matching(
+            principal, org_id, workspace_id, body.filter.where(), dry_run=body.dry_run
+        )
+        return json_answer(
+            BulkCancelDocument(matched=len(ids), execution_ids=ids, dry_run=body.dry_run, truncated=truncated)
+        )
 
     async def tree(self, request: Request) -> Response:
         org_id, workspace_id = workspace_of(request)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -26,6 +28,9 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 EVENT_PAGE: Final = 500
 LATE_EVENTS_SECONDS: Final = 3.0  # Events travel on a stream of their own and may come after the end of the attempt.
 MAX_TREE: Final = 10_000
+MAX_CANCELLED: Final = 1000  # Executions that one call cancels, each with all below it.
+CANCEL_BATCH: Final = 25  # Of these in one transaction: others write in between.
+TO_CANCEL: Final = (Status.QUEUED, Status.RUNNING, Status.WAITING)
 RUNNER_SEEN_WITHIN: Final = timedelta(seconds=15)
 
 
@@ -97,6 +102,48 @@ class Executions:
 
         self._notices.send(await self._store.write(operation))
         return await self.get(principal, org_id, workspace_id, execution_id)
+
+    async def cancel_matching(
+        self, principal: Principal, org_id: str, workspace_id: str, where: ExecutionFilter, *, dry_run: bool
+    ) -> tuple[builtins.list[str], bool]:
+        """Cancels every unfinished execution that matches and is not being cancelled yet, with all below it.
+
+        Returns:
+            Which these are, at most `MAX_CANCELLED`, and whether there are more. What ended by itself meanwhile is not
+            among them.
+
+        Raises:
+            NotFound: The organization has no such workspace.
+            Forbidden: An execution asks.
+        """
+        principal.require(Action.CANCEL, org_id, workspace_id)
+        if principal.role is Role.EXECUTION:
+            raise errors.Forbidden("an execution cancels its own descendants by id, not by a filter")
+        matching = await self._store.read(lambda tx: _matching(tx, org_id, workspace_id, where))
+        truncated = len(matching) > MAX_CANCELLED
+        # Oldest first: parents before what they started, which then has been cancelled with them.
+        ids = sorted(matching[:MAX_CANCELLED])
+        if dry_run:
+            return ids, truncated
+        done: set[str] = set()
+        for start in range(0, len(ids), CANCEL_BATCH):
+            batch = [execution_id for execution_id in ids[start : start + CANCEL_BATCH] if execution_id not in done]
+            cancelled = await self._store.write(lambda tx, batch=batch: self._cancel_all(tx, principal, where, batch))
+            self._notices.send(cancelled)
+            done.update(execution.id for execution in cancelled.ended + cancelled.ending)
+        return [execution_id for execution_id in ids if execution_id in done], truncated
+
+    def _cancel_all(
+        self, tx: Transaction, principal: Principal, where: ExecutionFilter, ids: builtins.list[str]
+    ) -> Cancelled:
+        result = Cancelled()
+        for execution_id in ids:
+            execution = tx.executions.find(execution_id)
+            if execution is not None and execution.status in ((where.status,) if where.status else TO_CANCEL):
+                below = cancel_tree(tx, execution, principal.subject, self._clock.now())
+                result.ended += below.ended
+                result.ending += below.ending
+        return result
 
     async def tree(self, principal: Principal, org_id: str, workspace_id: str, execution_id: str) -> dict[str, Any]:
         """The execution and all below it: `{"execution": document, "children": [...]}`, without payloads."""
@@ -188,6 +235,16 @@ class Executions:
             if execution.parent_id in nodes and execution.id != top:
                 nodes[execution.parent_id]["children"].append(nodes[execution.id])
         return nodes[top]
+
+
+def _matching(tx: Transaction, org_id: str, workspace_id: str, where: ExecutionFilter) -> list[str]:
+    """Ids of those that can be cancelled, one more than a call cancels when there are more."""
+    check_workspace(tx, org_id, workspace_id)
+    found: dict[str, None] = {}
+    for status in (where.status,) if where.status else TO_CANCEL:
+        page = tx.executions.list(org_id, workspace_id, replace(where, status=status), None, MAX_CANCELLED + 1)
+        found.update((execution.id, None) for execution in page.items)
+    return list(found)
 
 
 def _has_all_events(tx: Transaction, execution_id: str) -> bool:
