@@ -44,6 +44,12 @@ def breaks_memory() -> None:
     ctypes.string_at(0)
 
 
+@code_block(slug="kills-itself")
+def kills_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
 @code_block(slug="killed-first")
 def killed_first() -> str:
     if os.environ["ATTEMPT"] == "1":

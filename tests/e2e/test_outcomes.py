@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from tests.support.flow_program import Platform, are_gone, eventually, running
 pytestmark = pytest.mark.slow
 
 COMPONENTS = Path(__file__).with_name("outcome_components.py")
-CANCEL_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -131,20 +129,20 @@ async def test_cancelled_with_all_that_it_started(platform: Platform) -> None:
         ids = await polled(all_children, lambda found: len(found) == 2, 30)
         family = await processes_of(platform, [root, *ids])
         assert len(family) == 5, "the workflow, and two children with a child process each"
-        began = time.monotonic()
         await ring.client.cancel_execution(root)
         eventually(lambda: are_gone(family))
-        took = time.monotonic() - began
         document = await ring.ended(root)
         assert (document["status"], document["error"]["code"]) == ("cancelled", "cancelled")
         ended = await polled(children, lambda found: all(Status(one["status"]).is_terminal for one in found))
         assert [one["status"] for one in ended] == ["cancelled", "cancelled"]
         again = await ring.client.cancel_execution(root)
         assert again["status"] == "cancelled"
-    assert took < CANCEL_SECONDS
 
 
-@pytest.mark.parametrize(("slug", "said"), [("exits-at-once", "exit code 7"), ("breaks-memory", "killed by SIGSEGV")])
+@pytest.mark.parametrize(
+    ("slug", "said"),
+    [("exits-at-once", "exit code 7"), ("breaks-memory", "killed by SIGSEGV"), ("kills-itself", "exit code 137")],
+)
 async def test_dead_letter_after_three_lost_containers(platform: Platform, slug: str, said: str) -> None:
     async with RingClient(platform) as ring:
         document = await ring.run(slug, {})

@@ -67,6 +67,19 @@ def prepare(start: Mapping[str, Any]) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(line_buffering=True, errors="backslashreplace")
+    if os.getpid() == 1:
+        os.kill = _kill
+
+
+_system_kill: Final = os.kill
+_KILLED: Final = 128 + signal.SIGKILL  # The exit code of a killed process, as a shell says it.
+
+
+def _kill(pid: int, number: int, /) -> None:
+    """`os.kill` as elsewhere: the kernel does not deliver SIGKILL to process 1 from within its container."""
+    if number == signal.SIGKILL and pid in (0, 1):
+        os._exit(_KILLED)
+    _system_kill(pid, number)
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
