@@ -37,6 +37,18 @@ def test_a_changed_component_gets_a_new_version_that_runs(platform: Platform, tm
         assert platform.output_of("run", "code-blocks/changing") == number
 
 
+def test_publishing_to_another_ring_says_that_it_was_deployed(platform: Platform, tmp_path) -> None:
+    source = tmp_path / "moving.py"
+    source.write_text("from flow_sdk import code_block\n\n@code_block\ndef moving() -> int:\n    return 1\n")
+    for ring, change in (
+        ("dev", "created v1"),
+        ("staging", "unchanged v1, deployed to staging"),
+        ("staging", "unchanged v1"),
+    ):
+        done = platform.flow("publish", source, "--ring", ring)
+        assert done.stdout == f"code-blocks/moving: {change}\n", done.stderr
+
+
 def test_a_component_that_does_not_parse_is_refused_with_its_line(platform: Platform, tmp_path) -> None:
     source = tmp_path / "broken.py"
     source.write_text("from flow_sdk import code_block\n\n@code_block\ndef broken(:\n")

@@ -33,6 +33,8 @@ class Outcome:
     version: int
     component_id: str
     deployment_id: str | None
+    deployed: bool
+    """Whether it took a deployment of its own: a ring with `auto_deploy` has a new version already."""
     seconds: float
 
 
@@ -57,7 +59,8 @@ def publish(
             outcomes.append(outcome)
             if not as_json:
                 change = output.paint(outcome.change, COLORS[outcome.change])
-                output.emit(f"{outcome.kind}/{outcome.slug}: {change} v{outcome.version}")
+                deployed = f", deployed to {ring}" if outcome.deployed else ""
+                output.emit(f"{outcome.kind}/{outcome.slug}: {change} v{outcome.version}{deployed}")
     if as_json:
         output.emit_json([vars(outcome) for outcome in outcomes])
 
@@ -88,7 +91,7 @@ def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
         status, made = remote.post(
             f"/{declaration.kind.path}", declaration.publish_body(component.code), PUBLISH_TIMEOUT_SECONDS
         )
-        _, deployment = remote.post(
+        deployed, deployment = remote.post(
             "/deployments", {"component_id": made["id"], "version": made["version"], "ring_id": ring_id}
         )
     except FlowError as error:
@@ -106,5 +109,6 @@ def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
         made["version"],
         made["id"],
         deployment.get("deployment_id"),
+        deployed == 201,
         round(time.monotonic() - started, 3),
     )
