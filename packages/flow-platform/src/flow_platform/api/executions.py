@@ -19,6 +19,7 @@ from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, Parameter, Ro
 from flow_platform.api.submission import SubmitBody, read_submission
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action
+from flow_platform.engine.executions import require_cancel_matching
 from flow_platform.engine.validation import invalid
 from flow_platform.store.base import ExecutionFilter
 
@@ -135,7 +136,7 @@ class ExecutionRoutes:
     async def cancel_matching(self, request: Request) -> Response:
         principal = principal_of(request)
         org_id, workspace_id = workspace_of(request)
-        principal.require(Action.CANCEL, org_id, workspace_id)  # Before the body is read.
+        require_cancel_matching(principal, org_id, workspace_id)  # Before the body is read.
         body = await read_model(request, BulkCancelBody)
         ids, truncated = await self._engine.executions.cancel_matching(
             principal, org_id, workspace_id, body.filter.where(), dry_run=body.dry_run

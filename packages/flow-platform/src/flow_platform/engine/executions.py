@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from flow_sdk.wire.execution import EventDocument, StatusDocument
@@ -31,7 +31,7 @@ MAX_TREE: Final = 10_000
 MAX_CANCELLED: Final = 1000  # Executions that one call cancels, each with all below it.
 CANCEL_BATCH: Final = 25  # Of these in one transaction: others write in between.
 TO_CANCEL: Final = (Status.QUEUED, Status.RUNNING, Status.WAITING)
-RUNNER_SEEN_WITHIN: Final = timedelta(seconds=15)
+RUNNER_SEEN_WITHIN: Final = timedelta(seconds=10)  # Three heartbeats, as long as a lease.
 
 
 class Executions:
@@ -84,11 +84,14 @@ class Executions:
 
         def operation(tx: Transaction) -> Page:
             check_workspace(tx, org_id, workspace_id)
-            return tx.executions.list(org_id, workspace_id, where, cursor, limit)
+            page = tx.executions.list(org_id, workspace_id, where, cursor, limit)
+            now = self._clock.now()
+            alive = _runners_alive(tx, page.items, now)
+            return Page(
+                [document_of(execution, now, runners_alive=alive) for execution in page.items], page.next_cursor
+            )
 
-        page = await self._store.read(operation)
-        now = self._clock.now()
-        return Page([document_of(execution, now) for execution in page.items], page.next_cursor)
+        return await self._store.read(operation)
 
     async def cancel(self, principal: Principal, org_id: str, workspace_id: str, execution_id: str) -> StatusDocument:
         """Cancels the execution and everything below it. A terminal one is returned as it is."""
@@ -116,9 +119,7 @@ class Executions:
             NotFound: The organization has no such workspace.
             Forbidden: An execution asks.
         """
-        principal.require(Action.CANCEL, org_id, workspace_id)
-        if principal.role is Role.EXECUTION:
-            raise errors.Forbidden("an execution cancels its own descendants by id, not by a filter")
+        require_cancel_matching(principal, org_id, workspace_id)
         matching = await self._store.read(lambda tx: _matching(tx, org_id, workspace_id, where))
         truncated = len(matching) > MAX_CANCELLED
         # Oldest first: parents before what they started, which then has been cancelled with them.
@@ -149,11 +150,13 @@ class Executions:
         """The execution and all below it: `{"execution": document, "children": [...]}`, without payloads."""
         principal.require(Action.READ, org_id, workspace_id)
 
-        def operation(tx: Transaction) -> list[Execution]:
+        def operation(tx: Transaction) -> tuple[builtins.list[Execution], int | None]:
             execution = self._find(tx, principal, org_id, workspace_id, execution_id)
-            return tx.executions.tree(execution.root_id, MAX_TREE)
+            executions = tx.executions.tree(execution.root_id, MAX_TREE)
+            return executions, _runners_alive(tx, executions, self._clock.now())
 
-        return self._nest(await self._store.read(operation), execution_id)
+        executions, runners_alive = await self._store.read(operation)
+        return self._nest(executions, execution_id, runners_alive)
 
     async def events(
         self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, after: int
@@ -203,13 +206,12 @@ class Executions:
     ) -> StatusDocument:
         execution = self._find(tx, principal, org_id, workspace_id, execution_id)
         now = self._clock.now()
-        is_queued = execution.status is Status.QUEUED
         return document_of(
             execution,
             now,
             result=tx.executions.result(execution.id) if execution.status is Status.COMPLETED else None,
             attempts=tx.executions.attempts(execution.id) if execution.failures or execution.losses else (),
-            runners_alive=tx.runners.alive(now - RUNNER_SEEN_WITHIN) if is_queued else None,
+            runners_alive=_runners_alive(tx, [execution], now),
         )
 
     def _find(
@@ -226,15 +228,37 @@ class Executions:
                 raise missing
         return execution
 
-    def _nest(self, executions: list[Execution], top: str) -> dict[str, Any]:
+    def _nest(self, executions: builtins.list[Execution], top: str, runners_alive: int | None) -> dict[str, Any]:
         now = self._clock.now()
         nodes: dict[str, dict[str, Any]] = {
-            e.id: {"execution": document_of(e, now).model_dump(mode="json"), "children": []} for e in executions
+            e.id: {
+                "execution": document_of(e, now, runners_alive=runners_alive).model_dump(mode="json"),
+                "children": [],
+            }
+            for e in executions
         }
         for execution in executions:
             if execution.parent_id in nodes and execution.id != top:
                 nodes[execution.parent_id]["children"].append(nodes[execution.id])
         return nodes[top]
+
+
+def require_cancel_matching(principal: Principal, org_id: str, workspace_id: str) -> None:
+    """Who may cancel by a filter: who may cancel, except executions.
+
+    Raises:
+        Forbidden: An execution asks, or the role does not cancel.
+    """
+    principal.require(Action.CANCEL, org_id, workspace_id)
+    if principal.role is Role.EXECUTION:
+        raise errors.Forbidden("an execution cancels its own descendants by id, not by a filter")
+
+
+def _runners_alive(tx: Transaction, executions: Iterable[Execution], now: datetime) -> int | None:
+    """None, unless it explains why one of them is still queued."""
+    if any(execution.status is Status.QUEUED for execution in executions):
+        return tx.runners.alive(now - RUNNER_SEEN_WITHIN)
+    return None
 
 
 def _matching(tx: Transaction, org_id: str, workspace_id: str, where: ExecutionFilter) -> list[str]:
