@@ -185,6 +185,21 @@ async def test_inspecting_refuses_what_cannot_run(sandbox: Sandbox, code: str, e
     assert words in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("annotation", "shown"),
+    [("Socket", "Socket"), ("list[Socket]", "list[Socket]"), ("Callable[[], int]", "Callable[[], int]")],
+)
+async def test_inspecting_names_the_parameter_whose_type_has_no_json(
+    sandbox: Sandbox, annotation: str, shown: str
+) -> None:
+    code = f"from typing import Callable\nclass Socket:\n    pass\ndef main(n: int, s: {annotation}):\n    pass"
+    error = (await run_component(sandbox, code, mode="inspect")).error
+    assert (error["code"], error["details"][0]["field"], len(error["details"])) == ("invalid_signature", "s", 1)
+    assert error["message"].startswith("parameter 's': no value of ")
+    assert f"no value of {shown} can be made from JSON" in error["message"]
+    assert "pydantic.dev" not in error["message"]
+
+
 async def test_only_what_is_not_there_is_a_missing_dependency(sandbox: Sandbox) -> None:
     error = (await run_component(sandbox, "import json.nothing\ndef main():\n    pass", mode="inspect")).error
     assert error["message"] == "line 1: No module named 'json.nothing'"

@@ -8,6 +8,7 @@ named `context` gets the execution's config when the input has no key of that na
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -78,7 +79,11 @@ class Signature:
         takers = self._takers({})
         if self._kind == Kind.TRANSFORM or (len(takers) == 1 and self._takes_whole({}, takers)):
             return _schema(takers[0].annotation, "validation") if takers else {}
-        return self._model(takers).model_json_schema(by_alias=True)
+        model = self._model(takers)
+        try:
+            return model.model_json_schema(by_alias=True)
+        except PydanticUserError as exc:
+            raise _refuse_annotations(takers) from exc
 
     def output_schema(self) -> dict[str, Any]:
         return _schema(self._result, "serialization")
@@ -138,7 +143,25 @@ class Signature:
         try:
             return create_model("Input", __config__=config, **fields)
         except PydanticUserError as exc:
-            raise Refused("invalid_signature", f"the parameters' annotations cannot be used: {exc}") from exc
+            raise _refuse_annotations(takers) from exc
+
+
+def _refuse_annotations(parameters: list[inspect.Parameter]) -> Refused:
+    """Names the parameters whose types no JSON can be turned into."""
+    details: list[dict[str, Any]] = []
+    for parameter in parameters:
+        if parameter.annotation is _NOTHING:
+            continue
+        try:
+            TypeAdapter[Any](parameter.annotation).json_schema()
+        except PydanticUserError:
+            # As its author wrote it: the component's module has a name that only we know.
+            shown = re.sub(r"(?<![\w.])component\.", "", inspect.formatannotation(parameter.annotation))
+            message = f"parameter {parameter.name!r}: no value of {shown} can be made from JSON"
+            details.append({"field": parameter.name, "message": message})
+    problems = "; ".join(detail["message"] for detail in details) or "the annotations cannot be used together"
+    hint = "(hint: use types that JSON has, dataclasses or pydantic models)"
+    return Refused("invalid_signature", f"{problems} {hint}", details)
 
 
 def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
