@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+
 from flow_platform.bus.connection import Bus, Message
 from flow_platform.bus.gateway import Gateway
 from flow_platform.bus.server import NatsServer

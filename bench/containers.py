@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import uvloop
+
 from flow_platform.sandbox.base import ContainerSpec
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from flow_sdk.wire.harness import Frame

@@ -14,9 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from flow_platform.store import open_store, tables
 from flow_platform.store.base import Store
-
 from tests.support.polling import eventually
 from tests.support.postgresql_server import PostgresqlServer, server_binaries
 

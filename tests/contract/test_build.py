@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from flow_platform.build.environment import Environments
 from flow_platform.build.index import Index, configured_index
 from flow_platform.domain import errors
@@ -18,7 +19,6 @@ from flow_platform.runner.builds import Builds
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef
 from flow_sdk.wire.status import Kind
-
 from tests.support.package_index import PackageIndex
 from tests.support.sandbox_cache import sandbox_cache
 

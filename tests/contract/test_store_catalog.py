@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.component import Component, Definition, Version
 from flow_platform.domain.execution import RetryPolicy
@@ -12,7 +13,6 @@ from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.store.base import Store, Transaction
 from flow_sdk.wire.runner import EnvironmentRef, Limits
 from flow_sdk.wire.status import Kind
-
 from tests.support.store_records import NOW, SECOND, TICK, component, deployment, ring, version
 
 

@@ -7,13 +7,13 @@ import dataclasses
 from datetime import timedelta
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import RetryPolicy
 from flow_platform.store.base import ExecutionFilter, Payload, Store, Transaction
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 from flow_sdk.wire.status import Kind, Status
-
 from tests.support.store_records import (
     ERROR,
     NOW,

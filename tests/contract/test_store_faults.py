@@ -15,13 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.store import open_store, sqlite
 from flow_platform.store.base import ExecutionFilter, Payload, Store, Transaction
 from flow_platform.store.query import Query
 from flow_platform.store.sql_store import SqlStore
 from flow_platform.store.sqlite import SqliteDatabase
-
 from tests.support.store_records import execution, find, insert
 
 CRASHER = Path(__file__).parents[1] / "support" / "store_writer.py"

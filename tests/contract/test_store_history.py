@@ -7,10 +7,10 @@ import dataclasses
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.store.base import Attempt, IdempotencyRecord, NewEvent, Payload, Result, Store, Transaction
 from flow_sdk.wire.runner import AttemptMetrics
-
 from tests.support.store_records import ERROR, NOW, SECOND, TICK, completed, execution, insert, insert_history, started
 
 VALUES: list[Any] = [

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+
 from flow_platform.store import (
     catalog,
     deployments,

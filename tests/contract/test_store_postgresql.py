@@ -14,12 +14,12 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+
 from flow_platform.domain import errors
 from flow_platform.store import open_store, postgresql
 from flow_platform.store.base import ExecutionFilter, IdempotencyRecord, NewEvent, Payload, Store, Transaction
 from flow_platform.store.query import Query
 from flow_sdk.wire.status import Status
-
 from tests.support.cutting_proxy import Cut, CuttingProxy
 from tests.support.postgresql_server import PostgresqlServer
 from tests.support.store_records import NOW, SECOND, completed, execution, find, insert, started, update

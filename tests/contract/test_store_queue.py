@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
 from flow_platform.store.base import Payload, Store, Transaction
 from flow_sdk.wire.status import Status
-
 from tests.support.store_records import (
     ERROR,
     NOW,

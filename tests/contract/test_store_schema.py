@@ -16,9 +16,9 @@ import pytest
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+
 from flow_platform.domain import errors
 from flow_platform.store import open_store, schema, tables
-
 from tests.support.postgresql_server import PostgresqlServer
 from tests.support.store_records import execution, find, insert
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.store.base import SigningKey, Store, Transaction, Workspace
-
 from tests.support.store_records import NOW, SECOND, TICK
 
 

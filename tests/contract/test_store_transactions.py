@@ -8,10 +8,10 @@ import itertools
 import threading
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.store import open_store
 from flow_platform.store.base import Payload, Store, Transaction
-
 from tests.support.store_records import NOW, completed, execution, find, insert, started
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import typer
+
 from flow_platform.cli.program import COMMANDS, build
 from flow_platform.settings import Settings, documentation, variable_of
 from flow_sdk import declare
 from flow_sdk.platform_client import PlatformClient
-
 from tests.docs.documents import DOCS, DOCUMENTS, ROOT, blocks, read, section, without_blocks
 from tests.docs.error_codes import SOURCES, error_codes
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
-from flow_platform.bus.server import NatsServer
 
+from flow_platform.bus.server import NatsServer
 from tests.support.flow_program import FLOW, clean_environment, flow
 
 pytestmark = pytest.mark.slow

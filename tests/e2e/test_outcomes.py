@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flow_sdk.wire.status import Status
 
+from flow_sdk.wire.status import Status
 from tests.support.clients import RingClient
 from tests.support.eventually import eventually as polled
 from tests.support.flow_program import Platform, are_gone, eventually, running

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flow_sdk.errors import PlatformValidationError
 
+from flow_sdk.errors import PlatformValidationError
 from tests.support.clients import RingClient
 from tests.support.flow_program import Platform
 

@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+
 from flow_platform.domain.clock import SystemClock, new_id
 from flow_platform.domain.principal import Role
 from flow_platform.domain.release import BUILT_IN_RINGS, Ring
 from flow_platform.engine.tokens import Tokens
 from flow_platform.store import open_store
 from flow_platform.store.base import SigningKey, Transaction, Workspace
-
 from tests.support.eventually import eventually
 from tests.support.flow_program import Platform
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from flow_sdk.errors import PlatformServerError
 
+from flow_sdk.errors import PlatformServerError
 from tests.faults.conftest import COMPONENTS
 from tests.support.clients import RingClient
 from tests.support.eventually import eventually

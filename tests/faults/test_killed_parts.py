@@ -10,9 +10,9 @@ from typing import Any
 
 import nats
 import pytest
+
 from flow_sdk import PlatformClient
 from flow_sdk.wire import subjects
-
 from tests.support.eventually import eventually
 from tests.support.flow_program import Platform
 

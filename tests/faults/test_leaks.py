@@ -10,8 +10,8 @@ from typing import Any
 
 import nats
 import pytest
-from flow_sdk.wire import subjects
 
+from flow_sdk.wire import subjects
 from tests.faults.test_killed_parts import client_of
 from tests.support.eventually import eventually
 from tests.support.flow_program import Platform, mounts

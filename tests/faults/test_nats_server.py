@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+
 from flow_platform.bus.connection import Bus, Message
 from flow_platform.bus.server import NatsServer, find_binary
 from flow_platform.domain.errors import BusUnavailable

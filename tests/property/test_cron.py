@@ -6,10 +6,11 @@ import functools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from flow_platform.domain.cron import Cron, parse_cron
-from flow_platform.domain.cron_field import FIELDS, Field
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from flow_platform.domain.cron import Cron, parse_cron
+from flow_platform.domain.cron_field import FIELDS, Field
 
 # Each with an instant near which its clocks change: hours, half hours, over midnight, a whole day, none.
 _NEAR = {

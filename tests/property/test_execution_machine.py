@@ -9,6 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flow_platform.domain import errors
 from flow_platform.domain.execution import (
     LOST_ATTEMPTS_ALLOWED,
@@ -32,9 +35,6 @@ from flow_platform.domain.execution import (
 )
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.status import TERMINAL_STATUSES, Status
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.support.store_records import ERROR, NOW, SECOND, execution, in_status
 
 EVENTS: list[Event] = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from flow_platform.bus.gateway_protocol import (
     MAX_CONTROL_LINE_BYTES,
     Connect,
@@ -14,8 +17,6 @@ from flow_platform.bus.gateway_protocol import (
     Unsubscribe,
     Violation,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 MAX_PAYLOAD = 300
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from flow_platform.domain.graph import Graph, load_graph
 from flow_platform.domain.graph_run import Outcome, RunState, advance, completed, failed
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 _CONDITIONS = (
     *[None] * 8,

@@ -6,10 +6,11 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flow_platform.domain.limits import AGING, PATIENCE, Candidate, Limits, Usage, choose
-from flow_platform.domain.rate_limit import RateLimit, available_at, full, take
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from flow_platform.domain.limits import AGING, PATIENCE, Candidate, Limits, Usage, choose
+from flow_platform.domain.rate_limit import RateLimit, available_at, full, take
 
 _T0 = datetime(2026, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from flow_platform.domain import errors
 from flow_platform.domain.deployment import (
     Activated,
@@ -24,9 +28,6 @@ from flow_platform.domain.promotion import Promotion, promote
 from flow_platform.domain.release import Deployment, DeploymentState, Ring, RollbackRule
 from flow_platform.domain.rollout import ON_ITS_WAY, Track, begin, changed, choose, roll_back, step
 from flow_platform.domain.rollout_health import Sample, react
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 _T0 = datetime(2026, 1, 1, tzinfo=UTC)
 _RINGS = ("dev", "staging", "production")

@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+
 from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import ManualClock, new_id, seeded_entropy
@@ -25,10 +29,6 @@ from flow_platform.store import open_store
 from flow_platform.store.base import ExecutionFilter, IdempotencyRecord, Payload, Transaction
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.status import Status
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
-
 from tests.support.store_records import TICK, execution
 
 T = TypeVar("T")

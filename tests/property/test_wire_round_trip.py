@@ -9,12 +9,13 @@ import types
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Union, get_args, get_origin
 
-import flow_sdk.wire
 import pytest
-from flow_platform.store.documents import document_from, document_to_json
-from flow_sdk.wire.execution import Document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import flow_sdk.wire
+from flow_platform.store.documents import document_from, document_to_json
+from flow_sdk.wire.execution import Document
 
 # Documents hold what UTF-8 can carry; text of user code comes through JSON first.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

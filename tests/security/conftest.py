@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 
+from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from tests.support.sandbox_cache import sandbox_cache
 
 

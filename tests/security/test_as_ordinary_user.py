@@ -9,9 +9,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 import flow_platform
 import flow_sdk
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = 61_234  # No account of any system.

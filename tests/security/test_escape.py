@@ -6,8 +6,8 @@ import platform
 from typing import Any
 
 import pytest
-from flow_platform.sandbox.base import Sandbox
 
+from flow_platform.sandbox.base import Sandbox
 from tests.support.component_runs import run_component
 from tests.support.hostile_attempts import ATTEMPTS, PRELUDE
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from flow_platform.sandbox.base import Ending
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from flow_sdk.wire.runner import Limits
-
 from tests.support.component_runs import SPEC, run_component
 from tests.support.eventually import eventually
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from flow_sdk import PlatformClient
 from flow_sdk.wire.status import Status
-
 from tests.support.eventually import eventually
 from tests.support.flow_program import Platform
 

@@ -8,7 +8,6 @@ import sys
 
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from flow_sdk.wire.runner import Limits
-
 from tests.support.component_runs import SPEC
 from tests.support.sandbox_cache import sandbox_cache
 

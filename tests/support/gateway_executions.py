@@ -10,9 +10,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from nats.aio.client import Client
+
 from flow_platform.bus.gateway import Gateway
 from flow_platform.domain.errors import FlowError
-from nats.aio.client import Client
 
 
 class RecordingSession:

@@ -15,7 +15,6 @@ from flow_platform.engine.submit import Submission
 from flow_sdk.wire.execution import StatusDocument
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind
-
 from tests.support.scripted_runner import ScriptedRunner
 
 

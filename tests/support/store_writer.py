@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from flow_platform.store import open_store
 from flow_platform.store.base import NewEvent, Payload, Transaction
-
 from tests.support.store_records import NOW, execution
 
 PARALLEL = 8

@@ -9,14 +9,15 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-import flow_sdk
 import pytest
+from pydantic import ValidationError
+
+import flow_sdk
 from flow_platform.engine.publish_request import LimitsRequest
 from flow_sdk import agent, code_block, transform, workflow
 from flow_sdk.declare import MAX_MEMORY_MB, MIN_MEMORY_MB, Declaration
 from flow_sdk.harness import channel
 from flow_sdk.wire.status import Kind
-from pydantic import ValidationError
 
 EXAMPLE = {"input": {"user": {"name": "Ada"}}, "output": {"user_name": "Ada"}}
 

@@ -2,6 +2,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+
 from flow_platform.domain.errors import SettingsError
 from flow_platform.settings import Settings, as_environment, documentation, load_settings
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+
 from flow_platform.metrics import Metrics
 from flow_platform.telemetry import configure_logging, execution_fields
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+
 from flow_platform.api.app import create_app
 from flow_platform.domain.release import BUILT_IN_RINGS, Ring
 from flow_platform.engine.catalog import Catalog
 from flow_platform.engine.service import Engine
 from flow_platform.store import open_store
 from flow_platform.store.base import Workspace
-
 from tests.contract.api.hands import NO_NATS, Builds, Platform, Tenant
 
 

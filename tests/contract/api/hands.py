@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+from starlette.types import ASGIApp
+
 from flow_platform.domain.principal import Role
 from flow_platform.engine.service import Engine
 from flow_platform.store.base import Workspace
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import Assignment, BuildReply, BuildRequest, Claim, Claimed, Register
-from starlette.types import ASGIApp
 
 NO_NATS = "nats://127.0.0.1:1"
 HOUR = timedelta(hours=1)

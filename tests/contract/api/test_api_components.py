@@ -7,9 +7,9 @@ import uuid
 from typing import Any
 
 import pytest
+
 from flow_platform.domain.component import MAX_CODE_BYTES
 from flow_platform.domain.principal import Role
-
 from tests.contract.api.hands import CODE, Tenant, refused, submit_body
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

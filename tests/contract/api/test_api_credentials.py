@@ -14,9 +14,9 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from flow_platform.domain.principal import Role
 from flow_platform.engine.tokens import Tokens, new_signing_key
-
 from tests.contract.api.hands import CODE, Platform, Tenant, refused, submit_body
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

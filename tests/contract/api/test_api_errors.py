@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+
 from flow_platform.api import onion
 from flow_platform.api.app import create_app
 from flow_platform.bus.server import NatsServer
 from flow_platform.domain import errors
 from flow_platform.engine.service import Engine
 from flow_platform.store import open_store
-
 from tests.contract.api.hands import Platform, Tenant, refused, submit_body
 from tests.contract.api.serving import serving
 from tests.support.eventually import eventually
@@ -50,7 +50,14 @@ async def test_every_answer_is_safe_in_a_browser(platform: Platform, tenant: Ten
 
 async def test_unknown_paths_and_methods(platform: Platform, tenant: Tenant) -> None:
     async with platform.client(tenant.token()) as client:
-        for path in ("/api/v1/none", f"{tenant.path}/rings/", f"{tenant.path}//executions", "/index.html", "/docs", "/%00"):
+        for path in (
+            "/api/v1/none",
+            f"{tenant.path}/rings/",
+            f"{tenant.path}//executions",
+            "/index.html",
+            "/docs",
+            "/%00",
+        ):
             refused(await client.get(path), 404, "not_found")
         services = await client.get(f"/api/v1/orgs/{tenant.workspace.org_id}/services/any/skills.json")
         refused(services, 404, "not_found")

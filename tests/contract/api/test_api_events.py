@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+
 from flow_platform.api import events as api_events
 from flow_platform.domain.principal import Role
 from flow_sdk.wire.runner import Assignment
-
 from tests.contract.api.hands import Platform, Tenant, refused
 from tests.contract.api.serving import serving
 from tests.support.eventually import eventually

@@ -7,9 +7,9 @@ import uuid
 from typing import Any
 
 import pytest
+
 from flow_platform.api.executions import hold_seconds
 from flow_platform.domain.principal import Role
-
 from tests.contract.api.hands import HOUR, Platform, Tenant, refused, submit_body
 from tests.support.eventually import eventually
 

@@ -7,8 +7,8 @@ import uuid
 from typing import Any
 
 import pytest
-from flow_platform.domain.principal import Role
 
+from flow_platform.domain.principal import Role
 from tests.contract.api.hands import Tenant, refused, submit_body
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

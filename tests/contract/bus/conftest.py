@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flow_platform.bus.connection import Bus
 from flow_platform.bus.server import NatsServer
 

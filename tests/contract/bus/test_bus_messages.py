@@ -7,6 +7,7 @@ import base64
 
 import nats
 import pytest
+
 from flow_platform.bus.connection import Bus, Message
 from flow_platform.bus.server_config import MAX_PAYLOAD_BYTES
 from flow_platform.bus.streams import STREAMS

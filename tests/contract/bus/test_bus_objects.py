@@ -7,6 +7,7 @@ import random
 
 import nats
 import pytest
+
 from flow_platform.bus.objects import CHUNK_BYTES
 from flow_platform.domain.errors import NotFound
 from flow_sdk.wire.subjects import PAYLOAD_BUCKET

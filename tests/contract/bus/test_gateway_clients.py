@@ -7,13 +7,13 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js.errors import APIError, NotFoundError
+
 from flow_platform.bus.gateway import Gateway
 from flow_platform.bus.gateway_limits import MAX_PAYLOAD_BYTES
 from flow_platform.domain.errors import BusUnavailable, RateLimited
 from flow_sdk import PlatformClient, PlatformClientError
-from nats.errors import TimeoutError as NatsTimeout
-from nats.js.errors import APIError, NotFoundError
-
 from tests.support.gateway_executions import Execution, eventually, receive_all, send
 
 

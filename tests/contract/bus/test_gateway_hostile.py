@@ -7,13 +7,13 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from flow_platform.bus import gateway_connection, gateway_limits
-from flow_platform.bus.gateway import Gateway
-from flow_platform.bus.gateway_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, MAX_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.errors import APIError, NotFoundError
 
+from flow_platform.bus import gateway_connection, gateway_limits
+from flow_platform.bus.gateway import Gateway
+from flow_platform.bus.gateway_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, MAX_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
 from tests.support.gateway_executions import Execution, eventually, receive_all, receive_until, send
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import nats
 import pytest
-from flow_sdk import PlatformClient
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
+from flow_sdk import PlatformClient
 from tests.contract.client.nats_platform import MakeClient, Platform
 from tests.contract.client.nats_process import NatsProcess
 from tests.contract.client.recording_server import RecordingServer

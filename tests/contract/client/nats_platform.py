@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flow_sdk import PlatformClient
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+
+from flow_sdk import PlatformClient
 
 MakeClient = Callable[..., PlatformClient]
 

@@ -7,11 +7,11 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import flow_sdk
 import httpx
 import pytest
-from flow_sdk import PlatformClient, errors
 
+import flow_sdk
+from flow_sdk import PlatformClient, errors
 from tests.contract.client.recording_server import HANG_UP, RecordingServer, Reply
 
 BY_STATUS = [

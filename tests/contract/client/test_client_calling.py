@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from flow_sdk import PlatformExecutionError, calling, code_block, transform, workflow
 
+from flow_sdk import PlatformExecutionError, calling, code_block, transform, workflow
 from tests.contract.client.recording_server import Recorded, RecordingServer, Reply
 
 

@@ -16,9 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
 from flow_sdk import PlatformClient, errors
 from flow_sdk.transport import MAX_CONNECTIONS, PlatformTransport, make_transport
-
 from tests.contract.client.recording_server import HANG_UP, Recorded, RecordingServer, Reply
 
 DONE = Reply(200, {"status": "completed"})

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from uuid import UUID
 
-import flow_sdk.platform_client
 import httpx
 import pytest
-from flow_sdk import PlatformClient, errors
 
+import flow_sdk.platform_client
+from flow_sdk import PlatformClient, errors
 from tests.contract.client.recording_server import RecordingServer, Reply
 
 URL = "http://127.0.0.1:1"

@@ -12,9 +12,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from flow_sdk import PlatformClient, errors
 from flow_sdk.retry import Retry
-
 from tests.contract.client.nats_platform import MakeClient, Platform, eventually
 from tests.contract.client.nats_process import NatsProcess, WireTap
 

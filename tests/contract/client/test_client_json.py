@@ -13,11 +13,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from flow_sdk import PlatformClient, errors
-from flow_sdk.encoding import encode_body, encode_message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flow_sdk import PlatformClient, errors
+from flow_sdk.encoding import encode_body, encode_message
 from tests.contract.client.recording_server import Recorded, RecordingServer, Reply
 
 _text = st.text(st.characters(exclude_categories=["Cs"]))

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import nats
 import pytest
-from flow_sdk import errors
 
+from flow_sdk import errors
 from tests.contract.client.nats_platform import MakeClient, Platform
 from tests.contract.client.nats_process import NatsProcess, WireTap
 from tests.contract.client.recording_server import RecordingServer, Reply

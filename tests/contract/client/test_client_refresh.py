@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flow_sdk import PlatformClient, errors
 
+from flow_sdk import PlatformClient, errors
 from tests.contract.client.recording_server import Recorded, RecordingServer, Reply
 
 DONE = {"execution_id": "e1", "status": "completed"}

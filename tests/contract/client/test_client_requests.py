@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from flow_sdk import PlatformClient, errors
 
+from flow_sdk import PlatformClient, errors
 from tests.contract.client.recording_server import RecordingServer, Reply
 
 W = "/api/v1/orgs/o1/workspaces/w1"

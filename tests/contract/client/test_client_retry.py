@@ -10,9 +10,9 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+
 from flow_sdk import PlatformClient, errors
 from flow_sdk.retry import JITTER, RETRYABLE_STATUSES, STATUS, SUBMIT, parse_retry_after
-
 from tests.contract.client.recording_server import HANG_UP, Recorded, RecordingServer, Reply
 
 ACCEPTED = Reply(202, {"execution_id": "e1", "status": "queued"})

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from flow_sdk import PlatformClient, errors
 from flow_sdk.waiting import HOLD_SECONDS, MAX_HELD_READS
-
 from tests.contract.client.recording_server import HANG_UP, Recorded, RecordingServer, Reply
 
 RUNNING = Reply(200, {"execution_id": "e1", "status": "running"})

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from flow_platform.bus.connection import Bus
 from flow_platform.bus.server import NatsServer
 from flow_platform.domain.clock import ManualClock
 from flow_platform.engine.service import Engine
 from flow_platform.store import open_store
-
 from tests.support.eventually import eventually
 from tests.support.scripted_runner import ScriptedRunner
 from tests.support.stage import Stage

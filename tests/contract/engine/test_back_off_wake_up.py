@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from flow_platform.engine.grants import Grants, HeldClaim, Leasing
 from flow_platform.engine.wakeups import Waiter
 from flow_platform.store import open_store
 from flow_sdk.wire.runner import Claim
-
 from tests.support.store_records import execution, insert
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,11 +6,11 @@ import asyncio
 import threading
 
 import psycopg
+
 from flow_platform.engine.cancel import Cancelled, cancel_tree
 from flow_platform.store import open_store
 from flow_platform.store.base import Payload, Transaction
 from flow_sdk.wire.status import Status
-
 from tests.support.eventually import eventually
 from tests.support.store_records import NOW, child_of, execution, find, insert, started, update
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from flow_platform.engine.sweeper import Sweeper
 from flow_sdk.wire import subjects
 from flow_sdk.wire.status import Status
-
 from tests.support.eventually import eventually
 from tests.support.stage import Stage
 

@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.engine.submit import IdempotencyKey, Submission
 from flow_platform.engine.sweeper import Sweeper
 from flow_sdk.wire.status import Kind, Status
-
 from tests.support.eventually import eventually
 from tests.support.scripted_runner import ScriptedRunner, held
 from tests.support.stage import Stage

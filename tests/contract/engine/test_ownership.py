@@ -13,7 +13,6 @@ from flow_platform.engine.wakeups import Waiter, Wakeups
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.runner import Claim, Claimed
 from flow_sdk.wire.status import Kind, Status
-
 from tests.support.eventually import eventually
 from tests.support.scripted_runner import ScriptedRunner
 from tests.support.stage import Stage

@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Principal
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind, Status
-
 from tests.support.eventually import eventually
 from tests.support.scripted_runner import ScriptedRunner
 from tests.support.stage import Stage

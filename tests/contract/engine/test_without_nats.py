@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flow_sdk.wire import subjects
 from flow_sdk.wire.status import Status
-
 from tests.support.stage import Stage
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from flow_platform.build.environment import Environments
 from flow_platform.build.index import Index
 from flow_platform.bus.connection import Bus
@@ -20,7 +21,6 @@ from flow_platform.runner.config import RunnerConfig
 from flow_platform.runner.runner import Runner
 from flow_platform.sandbox.base import ContainerSpec
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
-
 from tests.contract.runner.fake_engine import FakeEngine
 from tests.support.sandbox_cache import sandbox_cache
 

@@ -24,7 +24,6 @@ from flow_sdk.wire.runner import (
     Registered,
 )
 from flow_sdk.wire.status import Kind
-
 from tests.support.eventually import eventually
 
 T = TypeVar("T")

@@ -6,9 +6,9 @@ import asyncio
 import json
 
 import pytest
+
 from flow_sdk.wire import subjects
 from flow_sdk.wire.runner import Limits
-
 from tests.contract.runner.conftest import RUNNER_ID, StartRunner
 from tests.contract.runner.fake_engine import FakeEngine, assignment, becomes
 

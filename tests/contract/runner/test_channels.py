@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from flow_platform.runner.config import Channel
 from flow_sdk.wire.runner import Limits
-
 from tests.contract.runner.conftest import StartRunner, http_api
 from tests.contract.runner.fake_engine import FakeEngine, assignment, becomes
 

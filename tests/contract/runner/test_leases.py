@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from flow_platform.bus.connection import Bus
 from flow_platform.bus.server import NatsServer
 from flow_platform.bus.streams import STREAMS
 from flow_sdk.wire import subjects
-
 from tests.contract.runner.conftest import RUNNER_ID, StartRunner
 from tests.contract.runner.fake_engine import FakeEngine, assignment, becomes
 

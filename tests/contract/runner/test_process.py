@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from flow_platform.bus.connection import Bus
 from flow_platform.bus.server import NatsServer
-
 from tests.contract.runner import runner_program
 from tests.contract.runner.fake_engine import FakeEngine, assignment, becomes
 from tests.support.sandbox_cache import sandbox_cache

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 
+from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from tests.support.sandbox_cache import sandbox_cache
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flow_platform.sandbox.base import Sandbox
 
+from flow_platform.sandbox.base import Sandbox
 from tests.support.component_runs import run_component
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

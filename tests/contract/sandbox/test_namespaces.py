@@ -14,7 +14,6 @@ from typing import Any
 from flow_platform.sandbox.base import ContainerSpec
 from flow_platform.sandbox.namespaces import runtime_root
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
-
 from tests.support.component_runs import run_component
 from tests.support.eventually import eventually
 from tests.support.sandbox_cache import sandbox_cache

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from flow_platform.sandbox.base import (
     API_PORT,
     NATS_PORT,
@@ -19,7 +20,6 @@ from flow_platform.sandbox.base import (
 )
 from flow_sdk.wire.harness import Frame
 from flow_sdk.wire.runner import Limits
-
 from tests.support.component_runs import SPEC, run_component
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from flow_platform.build import explain, requirements
 from flow_platform.build.index import configured_index
 from flow_platform.domain import errors

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+
 from flow_platform.build.egress import Denied, EgressPolicy, EgressProxy
 
 POLICY = EgressPolicy(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+
 from flow_platform.cli import output, program
 from flow_platform.cli.bench import _counts, _medians
 from flow_platform.cli.connection import Connection, claims_of, find_connection

@@ -4,6 +4,7 @@ import asyncio
 import os
 
 import pytest
+
 from flow_platform.cli.child import Child, ChildFailed, Program, tail_of
 
 READY = """

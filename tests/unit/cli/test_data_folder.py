@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from flow_platform.cli.data_folder import DataFolder, write_atomically
 from flow_platform.domain.errors import Conflict, FlowError
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from flow_platform.cli.declarations import find_components, read_components
 from flow_platform.domain.errors import FlowError, InvalidInput
 

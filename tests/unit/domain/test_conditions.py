@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import conditions, errors
 from flow_platform.domain.condition_reads import project, read
 from flow_platform.domain.conditions import compile_condition

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.cron import NAMES, parse_cron
 

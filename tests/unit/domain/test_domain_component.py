@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.component import Definition, check_slug
 from flow_platform.domain.execution import RetryPolicy

@@ -6,6 +6,7 @@ import dataclasses
 from datetime import timedelta
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.execution import (
     CANCEL_GRACE,
@@ -25,7 +26,6 @@ from flow_platform.domain.execution import (
 )
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 from flow_sdk.wire.status import Status
-
 from tests.support.store_records import (
     ERROR,
     NOW,

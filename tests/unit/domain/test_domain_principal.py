@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.principal import ALLOWED, Action, Principal, Role
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.execution import RetryPolicy
 from flow_platform.domain.graph import ComponentRef, Graph, Signature, load_graph, parse_graph

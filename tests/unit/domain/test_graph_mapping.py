@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.graph_mapping import parse_reference, parse_template
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.limits import AGING, PATIENCE, Blocked, Candidate, Choice, Limits, Usage, choose
 from flow_platform.domain.rate_limit import (

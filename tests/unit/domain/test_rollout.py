@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.deployment import (
     TRANSITIONS,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.clock import ManualClock
 from flow_platform.domain.schedule import (

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flow_platform.domain.schema_fit import Located, NoSuchMember, locate, members_misfit, misfit, value_misfit
 from pydantic import BaseModel, TypeAdapter
+
+from flow_platform.domain.schema_fit import Located, NoSuchMember, locate, members_misfit, misfit, value_misfit
 
 
 class Address(BaseModel):

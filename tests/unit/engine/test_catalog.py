@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.clock import ManualClock
 from flow_platform.domain.principal import Principal, Role

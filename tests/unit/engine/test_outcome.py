@@ -6,6 +6,7 @@ import dataclasses
 from datetime import timedelta
 
 import pytest
+
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import ManualClock
 from flow_platform.domain.execution import Execution, RetryPolicy

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.clock import ManualClock, seeded_entropy
 from flow_platform.domain.component import Component, Definition, Version

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
+
 from flow_platform.domain.clock import ManualClock
 from flow_platform.engine import reports
 from flow_sdk.wire import subjects

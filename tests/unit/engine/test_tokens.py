@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
+
 from flow_platform.domain import errors
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Principal, Role

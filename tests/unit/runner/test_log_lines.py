@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from flow_platform.runner.logs import MAX_EVENT_CHARACTERS, MAX_LINE_CHARACTERS, MAX_SWITCHES, LogLines
-from flow_platform.sandbox.base import LogChunk
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flow_platform.runner.logs import MAX_EVENT_CHARACTERS, MAX_LINE_CHARACTERS, MAX_SWITCHES, LogLines
+from flow_platform.sandbox.base import LogChunk
 
 
 def _out(data: bytes) -> LogChunk:

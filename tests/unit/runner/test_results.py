@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from flow_platform.runner import ending
 from flow_platform.runner.result import BadResult, output_payload, parse_result
 from flow_platform.sandbox.base import Ended, Ending, Usage
 from flow_sdk.wire.runner import Limits
-
 from tests.contract.runner.fake_engine import assignment
 
 WORK = assignment("")

@@ -6,7 +6,6 @@ import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from flow_sdk.wire.management import IdentityDocument, TokenDocument, WorkspaceDocument
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.releases import check_workspace
 from flow_platform.store.base import Transaction, Workspace
+from flow_sdk.wire.management import IdentityDocument, TokenDocument, WorkspaceDocument
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

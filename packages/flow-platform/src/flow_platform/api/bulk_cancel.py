@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from flow_sdk.wire.status import Status
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from flow_platform.store.base import ExecutionFilter
+from flow_sdk.wire.status import Status
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,255}$")]
 

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flow_sdk.wire.management import (
-    ComponentDocument,
-    PageDocument,
-    PublishedDocument,
-    RetryDocument,
-    VersionDocument,
-)
-from flow_sdk.wire.status import Kind
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +17,14 @@ from flow_platform.domain.principal import Action
 from flow_platform.engine.catalog import PUBLISHABLE, Published
 from flow_platform.engine.publish_request import PublishRequest
 from flow_platform.engine.releases import require_not_execution
+from flow_sdk.wire.management import (
+    ComponentDocument,
+    PageDocument,
+    PublishedDocument,
+    RetryDocument,
+    VersionDocument,
+)
+from flow_sdk.wire.status import Kind
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, cast
 
-from flow_sdk.wire.execution import EventDocument, StatusDocument
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -28,6 +27,7 @@ from flow_platform.api.routing import WORKSPACE, Parameter, Route
 from flow_platform.domain import errors
 from flow_platform.metrics import Metrics
 from flow_platform.telemetry import EXECUTION_ID
+from flow_sdk.wire.execution import EventDocument, StatusDocument
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

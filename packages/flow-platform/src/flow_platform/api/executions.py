@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from flow_sdk.wire.execution import Handle, StatusDocument
-from flow_sdk.wire.management import PageDocument
-from flow_sdk.wire.status import Kind, Status
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,6 +19,9 @@ from flow_platform.domain.principal import Action
 from flow_platform.engine.executions import require_cancel_matching
 from flow_platform.engine.validation import invalid
 from flow_platform.store.base import ExecutionFilter
+from flow_sdk.wire.execution import Handle, StatusDocument
+from flow_sdk.wire.management import PageDocument
+from flow_sdk.wire.status import Kind, Status
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

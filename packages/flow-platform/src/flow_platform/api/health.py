@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flow_sdk.wire.status import Status
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from flow_platform.api.context import context_of
 from flow_platform.api.errors import error_body
 from flow_platform.api.routing import Route
 from flow_platform.metrics import Metrics
+from flow_sdk.wire.status import Status
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from flow_sdk.wire.execution import StatusDocument
-from flow_sdk.wire.status import Kind
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +18,8 @@ from flow_platform.api.routing import Endpoint, Route
 from flow_platform.api.submission import read_submission
 from flow_platform.domain import errors
 from flow_platform.domain.principal import Action, Principal
+from flow_sdk.wire.execution import StatusDocument
+from flow_sdk.wire.status import Kind
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from flow_sdk.wire.execution import ErrorBody
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flow_platform.api.answers import encoded
 from flow_platform.api.routing import PARAMETER, Parameter, Route
+from flow_sdk.wire.execution import ErrorBody
 
 TITLE: Final = "Flow"
 VERSION: Final = "1"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Final
 
-from flow_sdk.wire.management import DeploymentDocument, PageDocument, RingDocument
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +18,7 @@ from flow_platform.domain.release import Deployment, Ring
 from flow_platform.engine.publish_request import check_variable
 from flow_platform.engine.releases import NewRing, require_not_execution
 from flow_platform.store.base import Page
+from flow_sdk.wire.management import DeploymentDocument, PageDocument, RingDocument
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

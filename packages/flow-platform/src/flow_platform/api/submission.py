@@ -8,7 +8,6 @@ import json
 import re
 from typing import Any, Final, cast
 
-from flow_sdk.wire.status import Kind
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from flow_platform.api.body import THREAD_FROM_BYTES, read_object
 from flow_platform.domain.errors import PayloadTooLarge
 from flow_platform.engine.submit import IdempotencyKey, Submission
 from flow_platform.engine.validation import invalid, missing
+from flow_sdk.wire.status import Kind
 
 LIFECYCLE_EVENTS: Final = ("test", "workflow", "agent_run", "mcp_session")  # The client contract, section 2.
 MAX_TEXT: Final = 255

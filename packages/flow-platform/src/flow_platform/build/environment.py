@@ -18,8 +18,6 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Final
 
-from flow_sdk.wire.runner import EnvironmentRef
-
 from flow_platform.build import base, explain, folder, requirements
 from flow_platform.build.cache import UvCaches
 from flow_platform.build.index import Index, configured_index
@@ -27,6 +25,7 @@ from flow_platform.build.uv import CONSTRAINTS, LOCK, PACKAGES, REQUIREMENTS, Uv
 from flow_platform.domain import errors
 from flow_platform.domain.component import MAX_DEPENDENCIES
 from flow_platform.sandbox.base import Sandbox
+from flow_sdk.wire.runner import EnvironmentRef
 
 logger = logging.getLogger(__name__)
 

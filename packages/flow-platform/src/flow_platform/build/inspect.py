@@ -11,11 +11,11 @@ from typing import Any, Final, cast
 
 import pydantic
 import pydantic_core
+
+from flow_platform.domain import errors
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.harness import Mode
 from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef, Limits
-
-from flow_platform.domain import errors
 
 LIMITS: Final = Limits(output_bytes=4 << 20, events=0, log_bytes=64 << 10)
 MAX_SECONDS: Final = 60.0  # For imports and examples together.

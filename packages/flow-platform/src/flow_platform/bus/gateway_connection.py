@@ -17,8 +17,6 @@ from array import array
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
-from flow_sdk.wire import subjects
-
 from flow_platform.bus import gateway_jetstream as jetstream
 from flow_platform.bus.gateway_limits import AUTH_TIMEOUT, MAX_MESSAGE_IDS, MAX_PULLS, MAX_SUBSCRIPTIONS, Room
 from flow_platform.bus.gateway_outbox import Outbox, Subscription
@@ -37,6 +35,7 @@ from flow_platform.bus.gateway_protocol import (
 from flow_platform.bus.sessions import GatewaySession, MessageKind
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.errors import FlowError
+from flow_sdk.wire import subjects
 
 _log = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from flow_sdk.wire import subjects
-
 from flow_platform.bus.gateway_limits import MAX_CONSUMERS, MAX_REQUEST_BYTES
+from flow_sdk.wire import subjects
 
 API: Final = b"$JS.API."
 ACKNOWLEDGE: Final = f"$JS.ACK.{subjects.STREAM_INPUT}.".encode()

@@ -19,10 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flow_sdk.wire import subjects
-
 from flow_platform.bus.publisher import Publisher, Retry
 from flow_platform.domain.errors import PayloadTooLarge
+from flow_sdk.wire import subjects
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
-from flow_sdk.wire import subjects
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -28,6 +27,7 @@ from flow_platform.bus.nats_client import subscribe
 from flow_platform.bus.publisher import NO_RESPONDERS, Publisher, Retry
 from flow_platform.bus.streams import STREAM_PAYLOADS, Api
 from flow_platform.domain.errors import BusUnavailable, NotFound
+from flow_sdk.wire import subjects
 
 CHUNK_BYTES: Final = 512 << 10  # Measured: larger ones gain nothing, smaller ones cost a sync each.
 CHUNKS_IN_FLIGHT: Final = 16

@@ -13,9 +13,8 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from flow_sdk.wire import subjects
-
 from flow_platform.domain.errors import BusUnavailable
+from flow_sdk.wire import subjects
 
 SECOND: Final = 1_000_000_000  # JetStream's API counts nanoseconds.
 DAY: Final = 86_400 * SECOND

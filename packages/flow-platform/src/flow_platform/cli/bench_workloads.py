@@ -11,13 +11,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flow_sdk import PlatformClient
-from flow_sdk.wire.status import Status
-
 from flow_platform.cli.bench_process import cpu_ms
 from flow_platform.cli.connection import Connection
 from flow_platform.cli.remote import PUBLISH_TIMEOUT_SECONDS, Remote
 from flow_platform.domain.errors import FlowError
+from flow_sdk import PlatformClient
+from flow_sdk.wire.status import Status
 
 IN_FLIGHT: Final = 64
 COUNTS: Final = {"w1": 200, "w2": 1000, "w3": 50, "w4": 2000}

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from flow_platform.domain.errors import FlowError, InvalidInput
 from flow_sdk import declare
 from flow_sdk.declare import Declaration
 from flow_sdk.wire.status import Kind
-
-from flow_platform.domain.errors import FlowError, InvalidInput
 
 SDK_MODULES: Final = ("flow_sdk", "flow_sdk.declare")
 DECORATORS: Final[dict[str, Callable[..., Any]]] = {

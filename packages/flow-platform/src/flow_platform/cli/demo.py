@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from flow_sdk.wire.status import Status
 
 from flow_platform.cli import output
 from flow_platform.domain.errors import FlowError
+from flow_sdk.wire.status import Status
 
 if TYPE_CHECKING:
-    from flow_sdk.wire.execution import StatusDocument
-
     from flow_platform.cli.publish import Outcome
     from flow_platform.cli.remote import Remote
+    from flow_sdk.wire.execution import StatusDocument
 
 EXAMPLE: Final = "code_census"
 MODULES: Final = 40

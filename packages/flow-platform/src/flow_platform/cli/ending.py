@@ -7,10 +7,9 @@ import os
 import sys
 from collections.abc import Generator
 
-from flow_sdk.errors import PlatformClientError, PlatformConnectionError
-
 from flow_platform.cli import output
 from flow_platform.domain.errors import FlowError
+from flow_sdk.errors import PlatformClientError, PlatformConnectionError
 
 
 @contextlib.contextmanager

@@ -12,9 +12,8 @@ from flow_platform.cli.connection import Connection, with_connection
 from flow_platform.domain.errors import FlowError, InvalidInput
 
 if TYPE_CHECKING:
-    from flow_sdk.wire.execution import StatusDocument
-
     from flow_platform.cli.remote import Remote
+    from flow_sdk.wire.execution import StatusDocument
 
 LIVE: Final = ("queued", "running", "waiting", "cancelling")
 ENDED: Final = ("completed", "failed", "timeout", "dead_letter", "cancelled")

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import httpx
-from flow_sdk.retry import RETRYABLE_STATUSES, SUBMIT, may_improve, parse_retry_after
-from flow_sdk.wire.execution import EventDocument, StatusDocument
 
 from flow_platform.cli.connection import Connection
 from flow_platform.domain.errors import FlowError
+from flow_sdk.retry import RETRYABLE_STATUSES, SUBMIT, may_improve, parse_retry_after
+from flow_sdk.wire.execution import EventDocument, StatusDocument
 
 TIMEOUT_SECONDS: Final = 30.0
 PUBLISH_TIMEOUT_SECONDS: Final = 900.0  # A publish answers when the environment is built.

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
-from flow_sdk.wire.status import Status
 
 from flow_platform.cli import output
 from flow_platform.cli.connection import Connection, with_connection
 from flow_platform.domain.errors import FlowError, InvalidInput
+from flow_sdk.wire.status import Status
 
 if TYPE_CHECKING:
-    from flow_sdk.wire.execution import EventDocument, StatusDocument
-
     from flow_platform.cli.remote import Remote
+    from flow_sdk.wire.execution import EventDocument, StatusDocument
 
 KINDS: Final = ("code-blocks", "transforms", "workflows", "agents")
 FIRST_HOLD_SECONDS: Final = 1.0  # The first words come soon; after that, only the end is of interest.

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from flow_sdk.wire.runner import EnvironmentRef, Limits
-from flow_sdk.wire.status import Kind
-
 from flow_platform.domain import errors
 from flow_platform.domain.execution import RetryPolicy
+from flow_sdk.wire.runner import EnvironmentRef, Limits
+from flow_sdk.wire.status import Kind
 
 MAX_CODE_BYTES: Final = 256 << 10  # A source file; larger ones are data, and belong into the input.
 MAX_DEPENDENCIES: Final = 200

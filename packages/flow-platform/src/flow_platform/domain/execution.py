@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from flow_platform.domain import errors
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 from flow_sdk.wire.status import Kind, Status
-
-from flow_platform.domain import errors
 
 LOST_ATTEMPTS_ALLOWED: Final = 3
 """How often a container or runner may die under an execution before it is a dead letter, retry policy or not."""

@@ -19,8 +19,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from flow_sdk.wire.status import Kind
-
 from flow_platform.domain import errors, graph_checks
 from flow_platform.domain.conditions import Condition, compile_condition
 from flow_platform.domain.execution import RetryPolicy
@@ -33,6 +31,7 @@ from flow_platform.domain.graph_document import (
 )
 from flow_platform.domain.graph_mapping import Reference, Template, parse_template
 from flow_platform.domain.graph_model import ComponentRef, Edge, Graph, Node, Resolver, Signature
+from flow_sdk.wire.status import Kind
 
 __all__ = ["ComponentRef", "Edge", "Graph", "Node", "Resolver", "Signature", "load_graph", "parse_graph"]
 

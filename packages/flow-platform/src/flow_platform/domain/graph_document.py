@@ -16,11 +16,11 @@ import re
 from typing import Annotated, Any, Final, Literal
 
 import pydantic
-from flow_sdk.wire.status import Kind
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from flow_platform.domain import errors
 from flow_platform.domain.component import check_slug
+from flow_sdk.wire.status import Kind
 
 MAX_NODES: Final = 500
 MAX_EDGES: Final = 2_000

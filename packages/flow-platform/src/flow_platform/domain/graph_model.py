@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from flow_sdk.wire.status import Kind
-
 from flow_platform.domain.conditions import Condition
 from flow_platform.domain.execution import RetryPolicy
 from flow_platform.domain.graph_document import edge_name
 from flow_platform.domain.graph_mapping import Template
+from flow_sdk.wire.status import Kind
 
 GraphType = Literal["single", "sequential", "parallel", "graph"]
 Join = Literal["all", "any"]

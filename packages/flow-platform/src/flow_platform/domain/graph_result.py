@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
-
 from flow_platform.domain import errors
 from flow_platform.domain.graph_model import Graph
+from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
-
 from flow_platform.domain import errors
 from flow_platform.domain.graph_model import Edge, Graph
 from flow_platform.domain.graph_result import Outcome, Result, conclude
+from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 
 EdgeKey = tuple[str, str]
 

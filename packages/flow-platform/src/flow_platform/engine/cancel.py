@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flow_sdk.wire import subjects
-from flow_sdk.wire.runner import CancelNotice
-from flow_sdk.wire.status import Status
-
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
 from flow_platform.engine.outcome import cancel_error
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Transaction
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import CancelNotice
+from flow_sdk.wire.status import Status
 
 logger = logging.getLogger(__name__)
 

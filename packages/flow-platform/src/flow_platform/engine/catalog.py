@@ -13,9 +13,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from flow_sdk.wire.runner import BuildReply, BuildRequest
-from flow_sdk.wire.status import Kind
-
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Definition, Version
@@ -23,6 +20,8 @@ from flow_platform.domain.principal import Action, Principal
 from flow_platform.engine.publish_request import MAX_DESCRIPTION, PublishRequest, definition_of
 from flow_platform.engine.releases import check_workspace, place_in_auto_rings, require_not_execution
 from flow_platform.store.base import Page, Store, Transaction
+from flow_sdk.wire.runner import BuildReply, BuildRequest
+from flow_sdk.wire.status import Kind
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
-from flow_sdk.wire.runner import Assignment, Claim, Claimed
-
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
@@ -22,6 +20,7 @@ from flow_platform.engine.grants import Grant, Grants, HeldClaim, Leasing
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Store
+from flow_sdk.wire.runner import Assignment, Claim, Claimed
 
 logger = logging.getLogger(__name__)
 

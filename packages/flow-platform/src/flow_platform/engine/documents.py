@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from flow_platform.domain.execution import Execution
+from flow_platform.store.base import Attempt, Result
 from flow_sdk.wire.execution import (
     BillingDocument,
     ComponentRef,
@@ -14,9 +16,6 @@ from flow_sdk.wire.execution import (
     WaitingOn,
 )
 from flow_sdk.wire.status import Kind, Status
-
-from flow_platform.domain.execution import Execution
-from flow_platform.store.base import Attempt, Result
 
 
 def document_of(

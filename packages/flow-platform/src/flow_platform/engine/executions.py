@@ -9,9 +9,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from flow_sdk.wire.execution import EventDocument, StatusDocument
-from flow_sdk.wire.status import Status
-
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
@@ -22,6 +19,8 @@ from flow_platform.engine.documents import document_of
 from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
+from flow_sdk.wire.execution import EventDocument, StatusDocument
+from flow_sdk.wire.status import Status
 
 LOOK_AGAIN_SECONDS: Final = 5.0  # The safety net under the wake-ups.
 KEEP_ALIVE_SECONDS: Final = 15.0

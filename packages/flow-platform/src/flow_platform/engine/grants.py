@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from flow_sdk.wire.runner import Claim
-
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.component import Version
 from flow_platform.domain.execution import Execution
 from flow_platform.engine.wakeups import Waiter
 from flow_platform.store.base import Attempt, Payload, Transaction
+from flow_sdk.wire.runner import Claim
 
 MAX_GRANT: Final = 64  # Executions granted to one runner in one transaction.
 MAX_CACHED_VERSIONS: Final = 1_000  # Immutable, up to 256 KiB of code each.

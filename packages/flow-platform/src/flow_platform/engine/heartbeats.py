@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from flow_sdk.wire.runner import Heartbeat, HeartbeatReply, Register, Registered
-from flow_sdk.wire.status import Status
-
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
@@ -15,6 +12,8 @@ from flow_platform.engine import outcome
 from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, Store, Transaction
+from flow_sdk.wire.runner import Heartbeat, HeartbeatReply, Register, Registered
+from flow_sdk.wire.status import Status
 
 logger = logging.getLogger(__name__)
 

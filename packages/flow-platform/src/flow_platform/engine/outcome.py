@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
-from flow_sdk.wire.status import Status
-
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.replay import LOST
 from flow_platform.engine.reports import OutputReport
+from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
+from flow_sdk.wire.status import Status
 
 LOSS_CODES: Final = LOST - {"runner_lost"}
 """The attempt's container died or was never there: repeated by default, as nothing says the component is to blame."""

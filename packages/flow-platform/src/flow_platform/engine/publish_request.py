@@ -10,14 +10,14 @@ import keyword
 import re
 from typing import Annotated, Any, Final
 
-from flow_sdk.wire.runner import Limits
-from flow_sdk.wire.status import Kind
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from flow_platform.domain import errors
 from flow_platform.domain.component import MAX_CODE_BYTES, MAX_DEPENDENCIES, Definition, check_slug
 from flow_platform.domain.execution import RetryPolicy
+from flow_sdk.wire.runner import Limits
+from flow_sdk.wire.status import Kind
 
 LANGUAGE: Final = "python"
 DEFAULT_ENTRY_POINT: Final = "main"

@@ -15,10 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from flow_sdk.wire import subjects
-from flow_sdk.wire.execution import MetricsDocument
-from flow_sdk.wire.status import Status
-
 from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
@@ -32,6 +28,9 @@ from flow_platform.engine.reports import Message, OutputReport
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, NewEvent, Result, Store, Transaction
+from flow_sdk.wire import subjects
+from flow_sdk.wire.execution import MetricsDocument
+from flow_sdk.wire.status import Status
 
 logger = logging.getLogger(__name__)
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from flow_sdk.wire.status import Kind
-
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.store.base import Page, Store, Transaction
+from flow_sdk.wire.status import Kind
 
 MAX_RINGS: Final = 50  # Of one workspace; each is looked at when a version is published.
 

@@ -14,11 +14,11 @@ from typing import Any, Protocol, cast
 
 import pydantic
 import pydantic_core
+
+from flow_platform.store.base import NewEvent
 from flow_sdk.wire import subjects
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import AttemptMetrics
-
-from flow_platform.store.base import NewEvent
 
 
 class Message(Protocol):

@@ -10,8 +10,6 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 import pydantic
-from flow_sdk.wire import subjects
-from flow_sdk.wire.runner import BuildReply, BuildRequest, Claim, Heartbeat, Register
 
 from flow_platform.bus.connection import Bus, Message
 from flow_platform.domain import errors
@@ -32,6 +30,8 @@ from flow_platform.engine.sweeper import Sweeper
 from flow_platform.engine.tokens import Tokens
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import Store, Workspace
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import BuildReply, BuildRequest, Claim, Heartbeat, Register
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from flow_sdk.wire.status import Kind, Status
-
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Version
@@ -27,6 +25,7 @@ from flow_platform.engine.replay import Replay
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import IdempotencyRecord, Payload, Store, Transaction
+from flow_sdk.wire.status import Kind, Status
 
 MAX_DEPTH: Final = 32  # Executions below executions; deeper is recursion that has lost its way.
 MAX_LIVE_CHILDREN: Final = 10_000  # Of one execution at the same time; each is a row and a container.

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from flow_sdk.wire.status import Status
-
 from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
@@ -25,6 +23,7 @@ from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_childre
 from flow_platform.engine.heartbeats import lose
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Store, Transaction
+from flow_sdk.wire.status import Status
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from flow_sdk.wire import subjects
-from flow_sdk.wire.execution import ErrorDocument
-from flow_sdk.wire.harness import Frame
-from flow_sdk.wire.runner import Assignment, AttemptMetrics
-from flow_sdk.wire.status import Status
-
 from flow_platform.build.environment import Environments
 from flow_platform.bus.connection import Bus
 from flow_platform.bus.gateway import Gateway
@@ -37,6 +31,11 @@ from flow_platform.runner.relay import Relay
 from flow_platform.runner.result import Result, output_payload
 from flow_platform.runner.session import ExecutionSession, VerifyToken
 from flow_platform.sandbox.base import Container, ContainerSpec, Ended, ProtocolError, Sandbox, Usage
+from flow_sdk.wire import subjects
+from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.harness import Frame
+from flow_sdk.wire.runner import Assignment, AttemptMetrics
+from flow_sdk.wire.status import Status
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,6 @@ import logging
 from typing import Final
 
 import pydantic
-from flow_sdk.wire import subjects
-from flow_sdk.wire.harness import Frame
-from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef
 
 from flow_platform.build import inspect
 from flow_platform.build.environment import Environments
@@ -19,6 +16,9 @@ from flow_platform.domain import errors
 from flow_platform.runner import ending
 from flow_platform.runner.logs import LogLines
 from flow_platform.sandbox.base import Container, ContainerSpec, ProtocolError, Sandbox
+from flow_sdk.wire import subjects
+from flow_sdk.wire.harness import Frame
+from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import signal as signals
 from typing import Final
 
+from flow_platform.sandbox.base import Ended, Ending
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import Limits
-
-from flow_platform.sandbox.base import Ended, Ending
 
 OUT_OF_MEMORY: Final = "out_of_memory"
 FORBIDDEN_SYSCALL: Final = "forbidden_syscall"

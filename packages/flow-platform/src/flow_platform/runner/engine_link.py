@@ -7,11 +7,11 @@ import logging
 from typing import Final, TypeVar
 
 import pydantic
-from flow_sdk.wire import subjects
-from flow_sdk.wire.runner import Claim, Claimed, Heartbeat, HeartbeatReply, Register, Registered
 
 from flow_platform.bus.connection import Bus
 from flow_platform.domain import errors
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import Claim, Claimed, Heartbeat, HeartbeatReply, Register, Registered
 
 logger = logging.getLogger(__name__)
 

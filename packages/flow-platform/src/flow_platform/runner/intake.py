@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from flow_sdk.wire.execution import ErrorDocument
-from flow_sdk.wire.runner import Limits
-
 from flow_platform.domain import errors
 from flow_platform.runner import ending
 from flow_platform.runner.publisher import MAX_EVENT_BYTES, Publisher
 from flow_platform.runner.result import BadResult, Result, parse_object, parse_result
+from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.runner import Limits
 
 MAX_TYPE_CHARACTERS: Final = 64
 ENVELOPE_BYTES: Final = 64 << 10  # Around an output, or instead of it: an error with its traceback has some 20 KiB.

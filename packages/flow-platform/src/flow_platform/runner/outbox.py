@@ -16,11 +16,10 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flow_sdk.wire import subjects
-from flow_sdk.wire.runner import HeldLease
-
 from flow_platform.bus.connection import Bus
 from flow_platform.domain import errors
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import HeldLease
 
 logger = logging.getLogger(__name__)
 

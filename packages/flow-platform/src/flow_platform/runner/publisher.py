@@ -14,12 +14,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from flow_sdk.wire import subjects
-from flow_sdk.wire.runner import Assignment
-
 from flow_platform.bus.connection import Bus
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import Assignment
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import pydantic_core
-from flow_sdk.wire.execution import ErrorDocument
-from flow_sdk.wire.runner import Assignment
 
 from flow_platform.runner import ending
+from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.runner import Assignment
 
 RESULT_FIELDS: Final = frozenset({"output", "usage", "messages", "state", "error"})
 

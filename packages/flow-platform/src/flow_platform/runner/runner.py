@@ -14,8 +14,6 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 import pydantic
-from flow_sdk.wire import subjects
-from flow_sdk.wire.runner import Assignment, CancelNotice, Claim, Heartbeat, HeldLease, Register, Registered
 
 from flow_platform.bus.connection import Bus, Message
 from flow_platform.domain import errors
@@ -25,6 +23,8 @@ from flow_platform.runner.config import RunnerConfig
 from flow_platform.runner.engine_link import EngineLink
 from flow_platform.runner.outbox import Outbox
 from flow_platform.sandbox.base import Container
+from flow_sdk.wire import subjects
+from flow_sdk.wire.runner import Assignment, CancelNotice, Claim, Heartbeat, HeldLease, Register, Registered
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable
 
-from flow_sdk.wire.execution import ErrorDocument
-
 from flow_platform.bus.sessions import MessageKind
 from flow_platform.runner.intake import Intake, Refused
+from flow_sdk.wire.execution import ErrorDocument
 
 VerifyToken = Callable[[str, str], bool]
 """Given a token and an execution id: whether the token is genuine, in force, and for that execution."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from flow_sdk.wire.harness import Mode
-from flow_sdk.wire.runner import Assignment
-
 from flow_platform.runner.config import Channel
 from flow_platform.sandbox.base import API_PORT, NATS_PORT
+from flow_sdk.wire.harness import Mode
+from flow_sdk.wire.runner import Assignment
 
 MAX_API_TIMEOUT_SECONDS: Final = 300.0  # The client's own default; a shorter execution needs no longer one.
 

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from flow_sdk.wire.execution import ErrorDocument, EventDocument
-from flow_sdk.wire.runner import AttemptMetrics
-from flow_sdk.wire.status import Kind, Status
-
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
+from flow_sdk.wire.execution import ErrorDocument, EventDocument
+from flow_sdk.wire.runner import AttemptMetrics
+from flow_sdk.wire.status import Kind, Status
 
 T = TypeVar("T")
 

@@ -6,8 +6,6 @@ import functools
 from typing import Any, Final
 
 import sqlalchemy as sa
-from flow_sdk.wire.runner import EnvironmentRef, Limits
-from flow_sdk.wire.status import Kind
 from sqlalchemy import bindparam
 
 from flow_platform.domain import errors
@@ -29,6 +27,8 @@ from flow_platform.store.documents import (
 from flow_platform.store.instants import from_micros, to_micros
 from flow_platform.store.query import Query
 from flow_platform.store.tables import Instant, Word, components, versions
+from flow_sdk.wire.runner import EnvironmentRef, Limits
+from flow_sdk.wire.status import Kind
 
 MAX_CACHED_DEFINITION: Final = 64 << 10  # Characters; 128 of these are the most that the cache below holds.
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy as sa
-from flow_sdk.wire.execution import ErrorDocument, EventDocument
-from flow_sdk.wire.runner import AttemptMetrics
 from sqlalchemy import bindparam
 
 from flow_platform.domain import errors
@@ -17,6 +15,8 @@ from flow_platform.store.documents import document_from, document_or_null, json_
 from flow_platform.store.instants import from_micros, from_micros_or_none, to_micros, to_micros_or_none
 from flow_platform.store.query import Query, UpsertQuery
 from flow_platform.store.tables import attempts, events, executions
+from flow_sdk.wire.execution import ErrorDocument, EventDocument
+from flow_sdk.wire.runner import AttemptMetrics
 
 _a = attempts.c
 _v = events.c

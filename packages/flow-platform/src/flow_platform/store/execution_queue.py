@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
-from flow_sdk.wire.status import Status
 from sqlalchemy import bindparam
 
 from flow_platform.domain.execution import Execution
@@ -20,6 +19,7 @@ from flow_platform.store.execution_rows import COLUMNS, from_row
 from flow_platform.store.instants import from_micros_or_none, to_micros
 from flow_platform.store.query import Query
 from flow_platform.store.tables import executions
+from flow_sdk.wire.status import Status
 
 _e = executions.c
 # Literals, not parameters: they must match the text of the partial indexes.

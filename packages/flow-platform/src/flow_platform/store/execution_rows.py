@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final
 
-from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
-from flow_sdk.wire.status import Kind, Status
-
 from flow_platform.domain.execution import Execution, RetryPolicy
 from flow_platform.store.connection import Row
 from flow_platform.store.documents import document_from, document_or_null, document_to_json, from_json, to_json
 from flow_platform.store.instants import from_micros_or_none, to_micros, to_micros_or_none
 from flow_platform.store.tables import executions
+from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
+from flow_sdk.wire.status import Kind, Status
 
 FIELDS: Final = tuple(field.name for field in fields(Execution))
 COLUMNS: Final = tuple(executions.c[name] for name in FIELDS)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from flow_sdk.wire.runner import Limits
-
 from flow_platform.sandbox.base import Usage
+from flow_sdk.wire.runner import Limits
 
 _PERIOD_MICROSECONDS: Final = 100_000  # The kernel's own default, in both versions.
 _V1_CONTROLLERS: Final = ("memory", "pids", "cpu", "cpuacct")

@@ -16,13 +16,12 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Final, cast
 
-from flow_sdk.wire.runner import Limits
-
 from flow_platform.domain.errors import SandboxUnavailable
 from flow_platform.sandbox.base import PROXY_PORT, Command, CommandEnded, Ended, Ending, Usage
 from flow_platform.sandbox.namespaces.cgroups import Group, Groups
 from flow_platform.sandbox.namespaces.identity import Identity, command_identity
 from flow_platform.sandbox.namespaces.jail_process import JailProcess, jail_config, refusal
+from flow_sdk.wire.runner import Limits
 
 OUTPUT_BYTES: Final = 256 << 10
 _READY_SECONDS: Final = 30.0

@@ -14,15 +14,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flow_sdk.wire.harness import HEADER, Frame
-from flow_sdk.wire.runner import Limits
-
 from flow_platform.domain.errors import SandboxUnavailable
 from flow_platform.sandbox.base import Ended, Ending, LogChunk, Usage
 from flow_platform.sandbox.namespaces import syscalls
 from flow_platform.sandbox.namespaces.cgroups import Group
 from flow_platform.sandbox.namespaces.frames import FrameReader
 from flow_platform.sandbox.namespaces.logs import LogReader
+from flow_sdk.wire.harness import HEADER, Frame
+from flow_sdk.wire.runner import Limits
 
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(8 * 4)
 _DEFAULT_LIMITS: Final = Limits()

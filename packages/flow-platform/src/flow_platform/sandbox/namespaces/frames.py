@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
-from flow_sdk.wire.harness import HEADER, Frame
-
 from flow_platform.sandbox.base import ProtocolError
+from flow_sdk.wire.harness import HEADER, Frame
 
 EVENT_BYTES: Final = 256 << 10
 RESULT_ENVELOPE_BYTES: Final = 64 << 10

@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import flow_sdk
-
 import flow_platform
+import flow_sdk
 from flow_platform.domain.errors import SandboxUnavailable
 from flow_platform.sandbox.namespaces import distributions, elf
 

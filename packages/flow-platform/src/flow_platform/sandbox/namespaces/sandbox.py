@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from flow_sdk.wire.runner import Limits
-
 from flow_platform.domain.errors import SandboxUnavailable
 from flow_platform.sandbox import base
 from flow_platform.sandbox.namespaces import cgroups, checks, command, identity, jail_process, runtime_root
 from flow_platform.sandbox.namespaces.container import NamespacesContainer, Surroundings
 from flow_platform.sandbox.namespaces.pool import START_SECONDS, Pool, Template
+from flow_sdk.wire.runner import Limits
 
 _PORTS: Final = (base.API_PORT, base.NATS_PORT)
 _MODULE_NAMES: Final = """
