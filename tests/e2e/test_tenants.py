@@ -118,6 +118,8 @@ def body_of(method: str, path: str) -> dict[str, Any] | None:
             return {"input_parameters": {}, "input_data": 1}
         case "rings":
             return {"name": "extra", "order": 9}
+        case "cancel" if path.endswith("/executions/cancel"):
+            return {"filter": {}, "dry_run": True}
         case "deployments":
             return {"component_id": UNKNOWN, "ring_id": UNKNOWN}
         case _:
