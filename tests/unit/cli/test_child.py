@@ -22,8 +22,9 @@ def said():
 
 @pytest.fixture
 def child(tmp_path, said):
-    def make(code: str) -> Child:
-        return Child(Program("part", ("-c", code), dict(os.environ), tmp_path / "part.log"), said.append, 0.005)
+    def make(code: str, first_pause_seconds: float = 0.005) -> Child:
+        program = Program("part", ("-c", code), dict(os.environ), tmp_path / "part.log")
+        return Child(program, said.append, first_pause_seconds)
 
     return make
 
@@ -57,7 +58,7 @@ async def test_one_that_refuses_to_work_is_not_started_again(child, said):
 
 
 async def test_one_that_is_stopped_while_it_pauses_stays_down(child, said):
-    dying = child("raise SystemExit(1)")
+    dying = child("raise SystemExit(1)", first_pause_seconds=1.0)  # Long enough to be found in it.
     keeping = asyncio.create_task(dying.keep_running())
     while not said:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
