@@ -1,0 +1,15 @@
+"""Schedules.
+
+Revision ID: 0005
+"""
+
+from __future__ import annotations
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Filled by the room that owns it."""

@@ -1,0 +1,15 @@
+"""Secrets, encrypted.
+
+Revision ID: 0007
+"""
+
+from __future__ import annotations
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Filled by the room that owns it."""
