@@ -75,6 +75,10 @@ class Deployment:
         promoted_from_id: The deployment of another ring that it was promoted from.
         is_restored: It became active again by a rollback.
         reason: Why it failed or was rolled back.
+        requested_by: Who asked for it.
+        set_id: Common to deployments that turn active together or not at all.
+        smoke_execution_id: The execution of the smoke input that validates it.
+        first_share: The share that it takes once that one has passed; 0: it turns active instead.
     """
 
     id: str
@@ -94,3 +98,15 @@ class Deployment:
     approved_by: str | None = None
     is_restored: bool = False
     reason: str = ""
+    requested_by: str = ""
+    set_id: str | None = None
+    smoke_execution_id: str | None = None
+    first_share: int = 0
+
+
+def merge_variables(*scopes: dict[str, str]) -> dict[str, str]:
+    """The variables that a container sees: of the organization, its workspace, the ring; the narrower one wins."""
+    merged: dict[str, str] = {}
+    for scope in scopes:
+        merged.update(scope)
+    return merged
