@@ -22,6 +22,7 @@ from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
+from flow_platform.store.secret_table import SecretTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
 from flow_sdk.wire.status import Kind, Status
@@ -345,6 +346,7 @@ class Transaction(Protocol):
     catalog: CatalogTable
     tenancy: TenancyTable
     runners: RunnerTable
+    secrets: SecretTable
 
 
 class Store(Protocol):

@@ -7,6 +7,8 @@ from flow_platform.store.catalog import CatalogRows
 from flow_platform.store.connection import Connection
 from flow_platform.store.executions import ExecutionRows
 from flow_platform.store.runners import RunnerRows
+from flow_platform.store.secret_table import SecretTable
+from flow_platform.store.secrets import SecretRows
 from flow_platform.store.tenancy import TenancyRows
 
 
@@ -16,3 +18,4 @@ class SqlTransaction:
         self.catalog: base.CatalogTable = CatalogRows(connection)
         self.tenancy: base.TenancyTable = TenancyRows(connection)
         self.runners: base.RunnerTable = RunnerRows(connection)
+        self.secrets: SecretTable = SecretRows(connection)
