@@ -29,6 +29,8 @@ def answer_of(error: errors.FlowError, request_id: str) -> Response:
     match error:
         case errors.RateLimited():
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        case errors.UpstreamRateLimited():
+            headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or RETRY_AFTER_SECONDS)))
         case errors.Unauthenticated():
             headers["WWW-Authenticate"] = 'Bearer realm="flow"'
         case errors.StoreUnavailable() | errors.BusUnavailable() | errors.SandboxUnavailable():

@@ -9,6 +9,11 @@ FlowError
 ├── Conflict                conflict 409           not_deployed, idempotency_key_reused, illegal_transition
 │   └── IllegalTransition
 ├── RateLimited             rate_limited 429       retry_after
+├── BudgetExhausted         budget_exhausted 402   before a model is called
+├── UpstreamRefused         upstream_refused 422   a model's provider refused the request, or its key
+├── UpstreamFailed          upstream_failed 502    a model's provider failed; may be repeated
+│   ├── UpstreamRateLimited upstream_rate_limited 429
+│   └── UpstreamTimeout     upstream_timeout 504
 ├── StaleLease              stale_lease            never leaves the engine
 ├── StoreUnavailable        store_unavailable 503
 │   └── StorageFull         storage_full 507
@@ -83,9 +88,49 @@ class RateLimited(FlowError):
     code = "rate_limited"
     http_status = 429
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: float, code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class BudgetExhausted(FlowError):
+    code = "budget_exhausted"
+    http_status = 402
+
+
+class UpstreamRefused(FlowError):
+    """`helps_elsewhere`: another model may well take the request, as it was not the request that was wrong."""
+
+    code = "upstream_refused"
+    http_status = 422
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str = "", helps_elsewhere: bool = False) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.helps_elsewhere = helps_elsewhere
+
+
+class UpstreamFailed(FlowError):
+    """`retry_after`: seconds that the provider asked for. Not transient: the same request would fail again."""
+
+    code = "upstream_failed"
+    http_status = 502
+
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after: float | None = None, is_transient: bool = True
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+        self.is_transient = is_transient
+
+
+class UpstreamRateLimited(UpstreamFailed):
+    code = "upstream_rate_limited"
+    http_status = 429
+
+
+class UpstreamTimeout(UpstreamFailed):
+    code = "upstream_timeout"
+    http_status = 504
 
 
 class StaleLease(FlowError):

@@ -21,6 +21,7 @@ class Action(enum.StrEnum):
     SUBMIT = "submit"
     READ = "read"
     CANCEL = "cancel"
+    CALL_MODEL = "call_model"
     PUBLISH = "publish"
     DEPLOY = "deploy"
     ADMINISTER = "administer"
@@ -28,11 +29,13 @@ class Action(enum.StrEnum):
 
 ALLOWED: Final[dict[Role, frozenset[Action]]] = {
     Role.ADMIN: frozenset(Action),
-    Role.BUILDER: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL, Action.PUBLISH, Action.DEPLOY}),
-    Role.RUNNER: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL}),
+    Role.BUILDER: frozenset(
+        {Action.SUBMIT, Action.READ, Action.CANCEL, Action.CALL_MODEL, Action.PUBLISH, Action.DEPLOY}
+    ),
+    Role.RUNNER: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL, Action.CALL_MODEL}),
     Role.VIEWER: frozenset({Action.READ}),
     # In its own ring, and of its own descendants only; the engine checks that per execution.
-    Role.EXECUTION: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL}),
+    Role.EXECUTION: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL, Action.CALL_MODEL}),
 }
 
 
