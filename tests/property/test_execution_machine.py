@@ -17,6 +17,7 @@ from flow_platform.domain.execution import (
     LOST_ATTEMPTS_ALLOWED,
     TRANSITIONS,
     AttemptRetried,
+    AttemptReturned,
     AttemptsExhausted,
     AttemptStarted,
     AttemptSucceeded,
@@ -42,6 +43,7 @@ EVENTS: list[Event] = [
     AttemptSucceeded(NOW),
     AttemptRetried(NOW, ERROR, NOW, lost=False),
     AttemptRetried(NOW, ERROR, NOW, lost=True),
+    AttemptReturned(NOW, ERROR),
     ExecutionFailed(NOW, ERROR),
     AttemptsExhausted(NOW, ERROR, lost=True),
     DeadlineReached(NOW, ERROR),
@@ -121,7 +123,8 @@ def test_whatever_happens_terminal_is_for_ever_and_the_epoch_only_grows(
         require_sound(one, TRANSITIONS[before.status][type(event)])
         grown = 1 if isinstance(event, AttemptStarted) else 0
         assert (one.lease_epoch, one.attempt) == (before.lease_epoch + grown, before.attempt + grown)
-        assert one.started_at == (before.started_at or (NOW if grown else None))
+        begins = grown or isinstance(event, Suspended)
+        assert one.started_at == (before.started_at or (NOW if begins else None))
 
 
 @given(

@@ -9,9 +9,9 @@ from flow_platform.bus.server import NatsServer
 from flow_platform.domain.clock import ManualClock
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Principal, Role
+from flow_platform.engine.accept import Submission
 from flow_platform.engine.publish_request import PublishRequest
 from flow_platform.engine.service import Engine
-from flow_platform.engine.submit import Submission
 from flow_sdk.wire.execution import StatusDocument
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind

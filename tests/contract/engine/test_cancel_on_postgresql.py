@@ -7,7 +7,9 @@ import threading
 
 import psycopg
 
+from flow_platform.engine import graphs
 from flow_platform.engine.cancel import Cancelled, cancel_tree
+from flow_platform.engine.ends import Ends
 from flow_platform.store import open_store
 from flow_platform.store.base import Payload, Transaction
 from flow_sdk.wire.status import Status
@@ -35,7 +37,7 @@ async def test_a_child_added_at_the_moment_of_the_cancel_is_cancelled_too(postgr
     def cancel(tx: Transaction) -> Cancelled:
         found = tx.executions.find(parent.id)
         assert found is not None
-        return cancel_tree(tx, found, "a test", NOW)
+        return cancel_tree(tx, Ends(graphs.advance), found, "a test", NOW)
 
     async def waits_for_a_lock() -> bool:
         def look() -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import json
 from datetime import timedelta
 
-from flow_platform.engine.sweeper import Sweeper
 from flow_sdk.wire import subjects
 from flow_sdk.wire.status import Status
 from tests.support.eventually import eventually
@@ -36,7 +35,7 @@ async def test_a_runner_that_lost_its_lease_says_nothing_more(stage: Stage) -> N
     execution = await stage.submit()
     [first] = await stage.runner.claim()
     stage.clock.advance(timedelta(seconds=11))
-    await Sweeper(stage.engine.store, stage.clock, stage.engine._wakeups, stage.engine.executions._notices).sweep()
+    await stage.engine.sweeper.sweep()
     [second] = await stage.runner.claim()
     await stage.runner.event(first, 1, "a ghost")
     await stage.runner.event(second, 1, "again")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flow_platform.domain import errors
-from flow_platform.engine.submit import IdempotencyKey, Submission
+from flow_platform.engine.accept import Submission
+from flow_platform.engine.submit import IdempotencyKey
 from flow_platform.engine.sweeper import Sweeper
 from flow_sdk.wire.status import Kind, Status
 from tests.support.eventually import eventually
@@ -19,7 +20,7 @@ from tests.support.stage import Stage
 
 def sweeper(stage: Stage) -> Sweeper:
     engine = stage.engine
-    return Sweeper(engine.store, stage.clock, engine._wakeups, engine.executions._notices)
+    return Sweeper(engine.store, stage.clock, engine._wakeups, engine.executions._notices, engine.executions._ends)
 
 
 async def test_a_submit_reaches_a_waiting_runner_and_its_result_the_waiting_client(stage: Stage) -> None:

@@ -131,7 +131,7 @@ async def test_leases_do_not_run_out_while_nobody_can_be_heard(stage: Stage) -> 
         if task.get_name() == "sweeper":
             task.cancel()
     hears = False
-    sweeper = Sweeper(engine.store, stage.clock, engine._wakeups, engine.executions._notices)
+    sweeper = Sweeper(engine.store, stage.clock, engine._wakeups, engine.executions._notices, engine.executions._ends)
     sweeping = asyncio.create_task(sweeper.run(timedelta(seconds=0.2), lambda: hears))
     leased = await stage.submit()
     await stage.runner.claim()

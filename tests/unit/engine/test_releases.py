@@ -52,7 +52,13 @@ class Shelf:
     async def resolve(self, ring: str, *, auto_deploy: bool = True) -> Any:
         return await self.store.write(
             lambda tx: resolve_deployment(
-                tx, self.component, self.rings[ring], auto_deploy=auto_deploy, now=CLOCK.now(), entropy=ENTROPY
+                tx,
+                self.component,
+                self.rings[ring],
+                execution_id="any",
+                auto_deploy=auto_deploy,
+                now=CLOCK.now(),
+                entropy=ENTROPY,
             )
         )
 

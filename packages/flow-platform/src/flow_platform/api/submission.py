@@ -14,7 +14,8 @@ from starlette.requests import Request
 
 from flow_platform.api.body import THREAD_FROM_BYTES, read_object
 from flow_platform.domain.errors import PayloadTooLarge
-from flow_platform.engine.submit import IdempotencyKey, Submission
+from flow_platform.engine.accept import Submission
+from flow_platform.engine.submit import IdempotencyKey
 from flow_platform.engine.validation import invalid, missing
 from flow_sdk.wire.status import Kind
 

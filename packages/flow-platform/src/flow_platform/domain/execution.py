@@ -7,9 +7,12 @@ two steps serve live traffic, the sweeper and recovery after a crash.
 
     queued ──AttemptStarted──▶ running ──AttemptSucceeded──▶ completed
        ▲                         │  ├──ExecutionFailed─────▶ failed
-       └──────AttemptRetried─────┘  ├──AttemptsExhausted───▶ dead_letter
-                                    ├──DeadlineReached─────▶ timeout
-                                    └──CancelRequested─────▶ cancelling ──CancelCompleted──▶ cancelled
+       ├──AttemptRetried─────────┤  ├──AttemptsExhausted───▶ dead_letter
+       ├──AttemptReturned────────┘  ├──DeadlineReached─────▶ timeout
+       │                            ├──CancelRequested─────▶ cancelling ──CancelCompleted──▶ cancelled
+       └──Resumed── waiting ◀───────┴──Suspended
+
+A graph workflow never runs: it waits from its first to its last step, and ends from there.
 """
 
 from __future__ import annotations
@@ -69,10 +72,13 @@ class Execution:
         attempt: Number of the current or last attempt; 0 before the first.
         failures: Attempts that ended in an error of the component. Bounded by the retry policy.
         losses: Attempts whose container or runner died. Bounded by `LOST_ATTEMPTS_ALLOWED`.
-        available_at: Not handed out before (back-off, delayed start).
+        available_at: Not handed out before (back-off, delayed start); while it waits: when it is woken at the latest.
         due_at: When the sweeper looks at it; set for every non-terminal status. See `due`.
         live_children: Children not terminal. While positive, the execution lends its runner slot to them.
         priority: Higher first among queued executions.
+        limit_keys: What its limits are counted by; see `domain.limits`.
+        retry_of_id: The execution that this one repeats by hand; its calls are replayed.
+        retried_as_id: The execution that repeats this one.
     """
 
     id: str
@@ -112,18 +118,28 @@ class Execution:
     live_children: int = 0
     error: ErrorDocument | None = None
     metrics: MetricsDocument = field(default_factory=MetricsDocument)
+    limit_keys: tuple[str, ...] = ()
+    retry_of_id: str | None = None
+    retried_as_id: str | None = None
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether the engine itself takes it from step to step: what waits and was never handed out is a graph."""
+        return self.status is Status.WAITING and self.attempt == 0
 
     @property
     def max_attempts(self) -> int:
-        """The bound on attempts, failed and lost ones together."""
+        """The bound on attempts, failed and lost ones together. Those that were suspended or handed back are free."""
         return max(self.retry.max_attempts, LOST_ATTEMPTS_ALLOWED)
 
     @property
     def due_at(self) -> datetime | None:
         """When the engine must act if nothing else happens; None only for terminal statuses."""
         match self.status:
-            case Status.QUEUED | Status.WAITING:
+            case Status.QUEUED:
                 return self.deadline_at
+            case Status.WAITING:
+                return min(self.deadline_at, self.available_at or self.deadline_at)
             case Status.RUNNING:
                 return min(self.deadline_at, self.lease_expires_at or self.deadline_at)
             case Status.CANCELLING:
@@ -160,6 +176,13 @@ class AttemptRetried(Event):
 
 
 @dataclass(frozen=True)
+class AttemptReturned(Event):
+    """A runner that stops handed the execution back: nobody's fault, so it counts for nothing."""
+
+    error: ErrorDocument
+
+
+@dataclass(frozen=True)
 class ExecutionFailed(Event):
     error: ErrorDocument
     metrics: MetricsDocument = field(default_factory=MetricsDocument)
@@ -190,7 +213,9 @@ class CancelCompleted(Event):
 
 @dataclass(frozen=True)
 class Suspended(Event):
-    """A workflow gave its container back and waits."""
+    """A workflow gave its container back and waits. `wake_at`: for a timer; None: only for what happens elsewhere."""
+
+    wake_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -203,10 +228,13 @@ TRANSITIONS: Final[Mapping[Status, Mapping[type[Event], Status]]] = {
         AttemptStarted: Status.RUNNING,
         DeadlineReached: Status.TIMEOUT,
         CancelRequested: Status.CANCELLED,
+        Suspended: Status.WAITING,  # A graph workflow, which holds no container.
+        ExecutionFailed: Status.FAILED,  # It cannot even begin: a secret or another thing it needs is not there.
     },
     Status.RUNNING: {
         AttemptSucceeded: Status.COMPLETED,
         AttemptRetried: Status.QUEUED,
+        AttemptReturned: Status.QUEUED,
         ExecutionFailed: Status.FAILED,
         AttemptsExhausted: Status.DEAD_LETTER,
         DeadlineReached: Status.TIMEOUT,
@@ -215,6 +243,8 @@ TRANSITIONS: Final[Mapping[Status, Mapping[type[Event], Status]]] = {
     },
     Status.WAITING: {
         Resumed: Status.QUEUED,
+        AttemptSucceeded: Status.COMPLETED,
+        ExecutionFailed: Status.FAILED,
         DeadlineReached: Status.TIMEOUT,
         CancelRequested: Status.CANCELLED,
     },
@@ -279,8 +309,13 @@ def _fields(execution: Execution, event: Event) -> dict[str, Any]:
                 "error": event.error,
                 "lease_expires_at": event.at + event.grace if execution.lease_holder else None,
             }
+        case AttemptReturned():
+            return {**released, "error": event.error}
         case Suspended():
-            return released
+            started_at = execution.started_at or event.at
+            return {**released, "available_at": event.wake_at, "started_at": started_at, "error": None}
+        case Resumed():
+            return {"available_at": None}
         case _:
             return {}
 
@@ -304,7 +339,7 @@ def decide_failure(
     if execution.status is Status.CANCELLING:
         return CancelCompleted(at)
     failures = execution.failures + 1
-    is_last = failures >= execution.retry.max_attempts or execution.attempt >= execution.max_attempts
+    is_last = failures >= execution.retry.max_attempts or _spent(execution) >= execution.max_attempts
     if execution.retry.allows(error, failures) and not is_last:
         available_at = at + execution.retry.delay(failures)
         if available_at >= execution.deadline_at:
@@ -315,12 +350,17 @@ def decide_failure(
     return ExecutionFailed(at, error, measured)
 
 
+def _spent(execution: Execution) -> int:
+    """How many attempts are used up, the current one included."""
+    return execution.failures + execution.losses + 1
+
+
 def decide_loss(execution: Execution, error: ErrorDocument, at: datetime) -> Event:
     """Which event a lost attempt is: its container or runner died, so nothing is known about its end."""
     if execution.status is Status.CANCELLING:
         return CancelCompleted(at)
     losses = execution.losses + 1
-    if losses < LOST_ATTEMPTS_ALLOWED and execution.attempt < execution.max_attempts:
+    if losses < LOST_ATTEMPTS_ALLOWED and _spent(execution) < execution.max_attempts:
         # The first retry is at once: the usual cause is a runner that went away. Later ones wait, in case the
         # component itself takes its runner down.
         return AttemptRetried(at, error, at + timedelta(seconds=losses - 1), lost=True)

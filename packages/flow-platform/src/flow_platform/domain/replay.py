@@ -14,10 +14,17 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from flow_sdk.wire.durable import SUSPENDED, CheckpointKind
 from flow_sdk.wire.status import Kind, Status
 
 LOST: Final = frozenset({"runner_lost", "container_lost", "process_crashed", "sandbox_unavailable", "protocol_error"})
 """Errors of an attempt that say nothing about the code: its container or runner went away."""
+
+RETURNED: Final = "runner_drained"
+"""Of an attempt whose runner stopped in good order and handed it back."""
+
+INTERRUPTED: Final = LOST | {SUSPENDED, RETURNED}
+"""Ends of an attempt after which the code goes on from where it was: it shall see what it saw."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,8 @@ class Call:
         ordinal: Its place among all calls of the parent, from 1, in the order in which they were first made.
         first_attempt: The attempt that made it first.
         attempt: The last attempt that made it.
-        component: Kind and slug, for messages.
+        execution_id: The child that stands for it; None for a checkpoint.
+        component: Kind and slug, for messages; of a checkpoint its kind and name.
     """
 
     parent_id: str
@@ -38,8 +46,9 @@ class Call:
     ordinal: int
     first_attempt: int
     attempt: int
-    execution_id: str
+    execution_id: str | None
     component: str
+    checkpoint_id: str | None = None
 
 
 def call_key(
@@ -51,10 +60,16 @@ def call_key(
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def stands(child: Status, earlier_attempt_error: str) -> bool:
-    """Whether the outcome of an earlier call is given again.
+def checkpoint_key(kind: CheckpointKind, name: str, seconds: float | None) -> str:
+    """The same for a checkpoint. How long to wait belongs to it: `sleep(5)` and `sleep(6)` are two different calls."""
+    canonical = json.dumps(["checkpoint", kind.value, name, seconds])
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
-    Always after a lost attempt: the workflow shall see what it saw. After an attempt that failed, completed and
-    unfinished children stand and the others are made anew: that is what a retry is for.
+
+def stands(child: Status, earlier_attempt_error: str) -> bool:
+    """Whether the outcome of a call is given again, by how the attempt ended that made it last.
+
+    Always if that was interrupted: the workflow shall see what it saw. If it failed, completed and unfinished children
+    stand and the others are made anew: that is what a retry is for.
     """
-    return earlier_attempt_error in LOST or child is Status.COMPLETED or not child.is_terminal
+    return earlier_attempt_error in INTERRUPTED or child is Status.COMPLETED or not child.is_terminal

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
+from flow_platform.engine.ends import Ends
 from flow_platform.engine.outcome import cancel_error
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Transaction
@@ -24,39 +25,45 @@ Publish = Callable[[str, bytes], None]
 
 @dataclass
 class Cancelled:
-    """What a transaction ended: `ended` reached a terminal status, `ending` still have a container."""
+    """What a transaction ended: `ended` reached a terminal status, `ending` still have a container, `woken` waited."""
 
     ended: list[Execution] = field(default_factory=list[Execution])
     ending: list[Execution] = field(default_factory=list[Execution])
+    woken: list[Execution] = field(default_factory=list[Execution])
+
+    def add(self, other: Cancelled) -> None:
+        self.ended += other.ended
+        self.ending += other.ending
+        self.woken += other.woken
 
 
-def cancel_tree(tx: Transaction, root: Execution, by: str, now: datetime) -> Cancelled:
+def cancel_tree(tx: Transaction, ends: Ends, root: Execution, by: str, now: datetime) -> Cancelled:
     """Requests the cancellation of an execution and of every live one below it."""
     result = Cancelled()
     pending = [root]
     while pending:
         execution = pending.pop()
         # In this order: once the row is changed, no other engine adds a child that would be missed here.
-        request_cancel(tx, execution, by, now, result)
+        _request_cancel(tx, ends, execution, by, now, result)
         pending.extend(tx.executions.live_children(execution.id))
     return result
 
 
-def cancel_children(tx: Transaction, parent: Execution, by: str, now: datetime) -> Cancelled:
+def cancel_children(tx: Transaction, ends: Ends, parent: Execution, by: str, now: datetime) -> Cancelled:
     """The same for everything below an execution that itself has ended."""
     result = Cancelled()
     for child in tx.executions.live_children(parent.id):
-        below = cancel_tree(tx, child, by, now)
-        result.ended += below.ended
-        result.ending += below.ending
+        result.add(cancel_tree(tx, ends, child, by, now))
     return result
 
 
-def request_cancel(tx: Transaction, execution: Execution, by: str, now: datetime, result: Cancelled) -> None:
+def _request_cancel(
+    tx: Transaction, ends: Ends, execution: Execution, by: str, now: datetime, result: Cancelled
+) -> None:
     if domain.CancelRequested not in domain.TRANSITIONS[execution.status]:
         return  # Terminal, or already cancelling: nothing to change.
     after = domain.apply(execution, domain.CancelRequested(now, cancel_error(execution, by)))
-    tx.executions.update(execution, after)
+    result.woken += ends.change(tx, execution, after, now).executions[1:]
     (result.ended if after.status is Status.CANCELLED else result.ending).append(after)
 
 
@@ -69,8 +76,9 @@ class CancelNotices:
 
     def send(self, cancelled: Cancelled) -> None:
         self.stop_containers(cancelled.ending, "cancelled")
-        if cancelled.ended or cancelled.ending:
-            self._wakeups.notify([execution.id for execution in cancelled.ended + cancelled.ending] + [WORK])
+        changed = cancelled.ended + cancelled.ending + cancelled.woken
+        if changed:
+            self._wakeups.notify([execution.id for execution in changed] + [WORK])
 
     def stop_containers(self, executions: Iterable[Execution], reason: str) -> None:
         """Tells the runners of these executions (as they were while leased) to end their containers."""

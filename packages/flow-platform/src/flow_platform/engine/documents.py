@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from flow_platform.domain.execution import Execution
+from flow_platform.domain.replay import RETURNED
 from flow_platform.store.base import Attempt, Result
+from flow_sdk.wire.durable import SUSPENDED
 from flow_sdk.wire.execution import (
     BillingDocument,
     ComponentRef,
@@ -75,7 +77,7 @@ def errors_of(attempts: Sequence[Attempt]) -> list[ErrorDocument]:
     return [
         attempt.error.model_copy(update={"attempt": attempt.number})
         for attempt in attempts
-        if attempt.error is not None
+        if attempt.error is not None and attempt.error.code not in (SUSPENDED, RETURNED)
     ]
 
 

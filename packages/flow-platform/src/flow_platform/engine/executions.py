@@ -16,6 +16,7 @@ from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine import reports
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
 from flow_platform.engine.documents import document_of
+from flow_platform.engine.ends import Ends
 from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
@@ -34,11 +35,12 @@ RUNNER_SEEN_WITHIN: Final = timedelta(seconds=10)  # Three heartbeats, as long a
 
 
 class Executions:
-    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, notices: CancelNotices) -> None:
+    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, notices: CancelNotices, ends: Ends) -> None:
         self._store = store
         self._clock = clock
         self._wakeups = wakeups
         self._notices = notices
+        self._ends = ends
 
     async def get(self, principal: Principal, org_id: str, workspace_id: str, execution_id: str) -> StatusDocument:
         """The status document, with payloads.
@@ -100,7 +102,7 @@ class Executions:
             execution = self._find(tx, principal, org_id, workspace_id, execution_id)
             if execution.status.is_terminal:
                 return Cancelled()
-            return cancel_tree(tx, execution, principal.subject, self._clock.now())
+            return cancel_tree(tx, self._ends, execution, principal.subject, self._clock.now())
 
         self._notices.send(await self._store.write(operation))
         return await self.get(principal, org_id, workspace_id, execution_id)
@@ -140,9 +142,7 @@ class Executions:
         for execution_id in ids:
             execution = tx.executions.find(execution_id)
             if execution is not None and execution.status in ((where.status,) if where.status else TO_CANCEL):
-                below = cancel_tree(tx, execution, principal.subject, self._clock.now())
-                result.ended += below.ended
-                result.ending += below.ending
+                result.add(cancel_tree(tx, self._ends, execution, principal.subject, self._clock.now()))
         return result
 
     async def tree(self, principal: Principal, org_id: str, workspace_id: str, execution_id: str) -> dict[str, Any]:
@@ -223,7 +223,9 @@ class Executions:
         if principal.role is Role.EXECUTION and principal.execution_id is not None:
             check_token_is_live(tx, principal)
             asked = principal.execution_id
-            if execution_id != asked and not tx.executions.is_descendant(execution_id, asked):
+            # One that its calls were answered with may be below the execution that it repeats.
+            is_its_own = execution_id == asked or tx.executions.is_descendant(execution_id, asked)
+            if not is_its_own and not tx.executions.was_called(asked, execution_id):
                 raise missing
         return execution
 
@@ -287,6 +289,5 @@ def check_token_is_live(tx: Transaction, principal: Principal) -> None:
         Unauthenticated: `token_revoked`.
     """
     execution = tx.executions.find(principal.execution_id) if principal.execution_id else None
-    live = execution is not None and execution.lease_epoch == principal.lease_epoch and not execution.status.is_terminal
-    if not live:
+    if execution is None or execution.lease_epoch != principal.lease_epoch or execution.lease_holder is None:
         raise errors.Unauthenticated("the token's attempt has ended", code="token_revoked")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
+from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, Store, Transaction
@@ -26,11 +28,14 @@ class _Verdicts:
 
 
 class Heartbeats:
-    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, grants: Grants, leasing: Leasing) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, wakeups: Wakeups, grants: Grants, ends: Ends, leasing: Leasing
+    ) -> None:
         self._store = store
         self._clock = clock
         self._wakeups = wakeups
         self._grants = grants
+        self._ends = ends
         self._leasing = leasing
 
     async def register(self, request: Register) -> Registered:
@@ -57,7 +62,7 @@ class Heartbeats:
         now = self._clock.now()
         tx.runners.register(request.runner_id, request.instance, request.slots, now)
         abandoned = tx.executions.leased_to(request.runner_id, request.instance)
-        return [lose(tx, execution, self._clock) for execution in abandoned]
+        return [changed for execution in abandoned for changed in lose(tx, self._ends, execution, now).executions]
 
     def _extend(self, tx: Transaction, request: Heartbeat) -> _Verdicts | None:
         now = self._clock.now()
@@ -78,12 +83,11 @@ class Heartbeats:
         return verdicts
 
 
-def lose(tx: Transaction, execution: Execution, clock: Clock) -> Execution:
+def lose(tx: Transaction, ends: Ends, execution: Execution, now: datetime) -> Changes:
     """Takes a lease away whose holder is gone: the execution is queued again, ends, or is a dead letter."""
-    now = clock.now()
     error = outcome.lost_error(execution)
     after = domain.apply(execution, domain.decide_loss(execution, error, now))
-    tx.executions.update(execution, after)
+    changes = ends.change(tx, execution, after, now)
     tx.executions.record_attempt(
         Attempt(
             execution_id=execution.id,
@@ -95,4 +99,4 @@ def lose(tx: Transaction, execution: Execution, clock: Clock) -> Execution:
             error=error,
         )
     )
-    return after
+    return changes

@@ -7,7 +7,7 @@ from typing import Final
 
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
-from flow_platform.domain.replay import LOST
+from flow_platform.domain.replay import LOST, RETURNED
 from flow_platform.engine.reports import OutputReport
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 from flow_sdk.wire.status import Status
@@ -25,6 +25,8 @@ def event_for(execution: Execution, report: OutputReport, metrics: MetricsDocume
         return domain.AttemptSucceeded(at, metrics)
     if error.code == "timeout":
         return domain.DeadlineReached(at, timeout_error(execution))
+    if error.code == RETURNED:
+        return domain.AttemptReturned(at, error)
     if error.code in LOSS_CODES:
         return domain.decide_loss(execution, error, at)
     return domain.decide_failure(execution, error, at, metrics)

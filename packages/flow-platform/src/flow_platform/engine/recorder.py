@@ -19,9 +19,10 @@ from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
-from flow_platform.engine import outcome, reports
+from flow_platform.engine import outcome, reports, suspension
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
 from flow_platform.engine.claims import Claims
+from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.replay import mismatch
 from flow_platform.engine.reports import Message, OutputReport
@@ -47,7 +48,7 @@ MAX_EVENTS: Final = 50_000
 class _Recorded:
     """What one report changed; None of it when the report was stale."""
 
-    after: Execution
+    changes: Changes
     cancelled: Cancelled
     granted: list[Grant]
 
@@ -65,6 +66,7 @@ class Recorder:
         claims: Claims,
         grants: Grants,
         get_object: GetObject,
+        ends: Ends,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -74,6 +76,7 @@ class Recorder:
         self._claims = claims
         self._grants = grants
         self._get_object = get_object
+        self._ends = ends
 
     async def record_outputs(self, messages: Sequence[Message]) -> None:
         """Ends the attempts that the messages report.
@@ -104,9 +107,10 @@ class Recorder:
             return
         self._claims.deliver(recorded.granted)
         # Who waits for work here was thought of in the transaction, but not of work that is available later.
-        later = [WORK] if recorded.after.status is Status.QUEUED else []
-        self._wakeups.notify_local([recorded.after.id, *later])
-        self._wakeups.notify_others([recorded.after.id, WORK])
+        later = [WORK] if recorded.changes.has_queued else []
+        changed = [execution.id for execution in recorded.changes.executions]
+        self._wakeups.notify_local([*changed, *later])
+        self._wakeups.notify_others([*changed, WORK])
         self._notices.send(recorded.cancelled)
 
     async def _body(self, message: Message) -> bytes:
@@ -129,19 +133,23 @@ class Recorder:
             return None  # Its lease was taken away (attempt retried) and no newer one given yet.
         now = self._clock.now()
         metrics = outcome.metrics_of(before, report, stages)
-        event = outcome.event_for(before, report, metrics, now)
+        if report.error is not None and suspension.is_asked_for(before, report.error):
+            event = suspension.event_for(tx, before, report.error, now)
+        else:
+            event = outcome.event_for(before, report, metrics, now)
         after = domain.apply(before, event)
         if after.status.is_terminal:
             after = dataclasses.replace(after, metrics=metrics)  # However it ended: it was measured all the same.
-        tx.executions.update(before, after)
+        changes = self._ends.change(tx, before, after, now)
         if after.status is Status.COMPLETED:
             tx.executions.save_result(after.id, Result(report.output, report.usage, report.messages, report.state))
         tx.executions.record_attempt(_attempt(before, report, now, metrics))
         if after.status in (Status.COMPLETED, Status.FAILED) and after.attempt > 1:
             _tell_mismatch(tx, after, now)
         cascades = after.status in CASCADING and before.live_children
-        cancelled = cancel_children(tx, after, f"the end of its parent {after.id}", now) if cascades else Cancelled()
-        return _Recorded(after, cancelled, self._grants.grant_waiting(tx))
+        reason = f"the end of its parent {after.id}"
+        cancelled = cancel_children(tx, self._ends, after, reason, now) if cascades else Cancelled()
+        return _Recorded(changes, cancelled, self._grants.grant_waiting(tx))
 
     async def _append(self, messages: Sequence[Message], parse: Callable[..., tuple[reports.Origin, NewEvent]]) -> None:
         now = self._clock.now()

@@ -36,11 +36,12 @@ def resolve_deployment(
     component: Component,
     ring: Ring,
     *,
+    execution_id: str,
     auto_deploy: bool,
     now: datetime,
     entropy: Entropy = system_entropy,
 ) -> tuple[Deployment, Version]:
-    """What runs when the component is called in the ring.
+    """What the execution runs on when the component is called in the ring.
 
     A component that is not deployed in a ring that allows it gets its newest version deployed there.
 

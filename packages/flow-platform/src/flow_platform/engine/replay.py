@@ -1,4 +1,4 @@
-"""Gives the calls of a new attempt what an earlier attempt's calls were given. Inside the submitting transaction.
+"""Gives the calls of a new attempt what an earlier attempt's calls were given. Inside the calling transaction.
 
 Source: the platform specification, section 4. What is compared, and why it needs no help of the client, says
 `domain/replay.py`.
@@ -9,41 +9,40 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from flow_platform.domain.checkpoint import Checkpoint
 from flow_platform.domain.component import Component
 from flow_platform.domain.execution import Execution
-from flow_platform.domain.replay import Call, call_key, stands
+from flow_platform.domain.replay import INTERRUPTED, Call, call_key, checkpoint_key, stands
 from flow_platform.store.base import Payload, Transaction
+from flow_sdk.wire.durable import CheckpointRequest
 
 
-class Replay:
-    """One call of a running execution."""
+class _Replay:
+    """One call of a running execution: of a component, or for a checkpoint."""
 
-    def __init__(self, tx: Transaction, parent: Execution, component: Component, payload: Payload) -> None:
+    def __init__(self, tx: Transaction, parent: Execution, key: str, what: str) -> None:
+        self._tx = tx
         self._executions = tx.executions
         self._parent = parent
-        self._component = f"{component.kind.value} {component.slug!r}"
-        self._key = call_key(
-            component.kind, component.id, payload.input_data, payload.config, payload.messages, payload.state
-        )
-        self._occurrence = self._executions.count_equal_calls(parent.id, parent.attempt, self._key)
-        self._earlier = self._find_earlier()
+        self._what = what
+        self._key = key
+        self._occurrence = self._executions.count_equal_calls(parent.id, parent.attempt, key)
+        # The first attempt of an execution that repeats another has calls of that one.
+        may_be_known = parent.attempt > 1 or parent.retry_of_id is not None
+        self._earlier = self._executions.find_call(parent.id, key, self._occurrence) if may_be_known else None
 
-    def earlier_execution(self) -> Execution | None:
-        """The child of an earlier attempt that stands for this call: finished, or still running and then joined."""
-        earlier = self._earlier
-        if earlier is None:
-            return None
-        child = self._executions.find(earlier.execution_id)
-        if child is None or not stands(child.status, self._error_of_earlier_attempt()):
-            return None
+    def _end_of_earlier_attempt(self, earlier: Call) -> str:
+        return self._executions.attempt_error(self._parent.id, earlier.attempt) or ""
+
+    def _again(self, earlier: Call) -> None:
         self._executions.make_call_again(dataclasses.replace(earlier, attempt=self._parent.attempt))
-        return child
 
-    def remember(self, child: Execution) -> None:
-        """Notes a call that was really made."""
+    def _remember(self, execution_id: str | None, checkpoint_id: str | None) -> None:
         attempt = self._parent.attempt
         if self._earlier is not None:
-            again = dataclasses.replace(self._earlier, attempt=attempt, execution_id=child.id)
+            again = dataclasses.replace(
+                self._earlier, attempt=attempt, execution_id=execution_id, checkpoint_id=checkpoint_id
+            )
             self._executions.make_call_again(again)
             return
         self._executions.insert_call(
@@ -54,35 +53,84 @@ class Replay:
                 ordinal=self._executions.count_calls(self._parent.id) + 1,
                 first_attempt=attempt,
                 attempt=attempt,
-                execution_id=child.id,
-                component=self._component,
+                execution_id=execution_id,
+                component=self._what,
+                checkpoint_id=checkpoint_id,
             )
         )
 
-    def _find_earlier(self) -> Call | None:
-        if self._parent.attempt == 1:
-            return None
-        return self._executions.find_call(self._parent.id, self._key, self._occurrence)
 
-    def _error_of_earlier_attempt(self) -> str:
-        return self._parent.error.code if self._parent.error else ""
+class ChildReplay(_Replay):
+    """A call of a component."""
+
+    def __init__(self, tx: Transaction, parent: Execution, component: Component, payload: Payload) -> None:
+        key = call_key(
+            component.kind, component.id, payload.input_data, payload.config, payload.messages, payload.state
+        )
+        super().__init__(tx, parent, key, f"{component.kind.value} {component.slug!r}")
+
+    def earlier_execution(self) -> Execution | None:
+        """The child of an earlier attempt that stands for this call: finished, or still running and then joined."""
+        earlier = self._earlier
+        if earlier is None or earlier.execution_id is None:
+            return None
+        child = self._executions.find(earlier.execution_id)
+        if child is None or not stands(child.status, self._end_of_earlier_attempt(earlier)):
+            return None
+        self._again(earlier)
+        return child
+
+    def remember(self, child: Execution) -> None:
+        """Notes a call that was really made."""
+        self._remember(child.id, None)
+
+
+class CheckpointReplay(_Replay):
+    """A call for a checkpoint."""
+
+    def __init__(self, tx: Transaction, parent: Execution, request: CheckpointRequest) -> None:
+        key = checkpoint_key(request.kind, request.name, request.seconds)
+        super().__init__(tx, parent, key, f"{request.kind.value} {request.name!r}")
+
+    def earlier_checkpoint(self) -> Checkpoint | None:
+        """The one that an earlier attempt asked for. A step that failed stands like a child that failed."""
+        earlier = self._earlier
+        if earlier is None or earlier.checkpoint_id is None:
+            return None
+        found = self._tx.checkpoints.find(earlier.checkpoint_id)
+        if found is None or not self._stands(found, earlier):
+            return None
+        self._again(earlier)
+        return found
+
+    def remember(self, checkpoint: Checkpoint) -> None:
+        self._remember(None, checkpoint.id)
+
+    def _stands(self, checkpoint: Checkpoint, earlier: Call) -> bool:
+        if checkpoint.execution_id != self._parent.id and checkpoint.finished_at is None:
+            return False  # Of the execution that this one repeats, and nobody will finish it any more.
+        return checkpoint.stands or self._end_of_earlier_attempt(earlier) in INTERRUPTED
 
 
 def mismatch(tx: Transaction, parent: Execution) -> dict[str, Any] | None:
     """What an ended attempt did not call that an earlier one had called, and what it called instead.
 
     Said at the end and not refused on the way: calls that are made side by side may come in any order, so while an
-    attempt runs, a missing call may still come.
+    attempt runs, a missing call may still come. None if nothing was called instead: then it just did not come so far.
     """
     expected = tx.executions.first_unmade_call(parent.id, parent.attempt)
+    came = tx.executions.first_new_call(parent.id, parent.attempt) if expected else None
     if expected is None:
         return None
-    came = tx.executions.first_new_call(parent.id, parent.attempt)
     instead = f"it called {came.component} (call {came.ordinal}) instead" if came else "it called nothing instead"
     lost = f"attempt {parent.attempt} did not repeat call {expected.ordinal} to {expected.component}"
     return {
-        "expected": {"call": expected.ordinal, "component": expected.component, "execution_id": expected.execution_id},
-        "came": came and {"call": came.ordinal, "component": came.component, "execution_id": came.execution_id},
+        "expected": _told(expected),
+        "came": came and _told(came),
         "message": f"{lost}; {instead}. Code that is run again must make the same calls: "
         "it must not depend on time, randomness or other state",
     }
+
+
+def _told(call: Call) -> dict[str, Any]:
+    return {"call": call.ordinal, "component": call.component, "execution_id": call.execution_id}

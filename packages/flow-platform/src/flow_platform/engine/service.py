@@ -14,9 +14,11 @@ import pydantic
 from flow_platform.bus.connection import Bus, Message
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, SystemClock
+from flow_platform.engine import graphs
 from flow_platform.engine.cancel import CancelNotices
 from flow_platform.engine.catalog import Catalog
 from flow_platform.engine.claims import Claims
+from flow_platform.engine.ends import Ends
 from flow_platform.engine.executions import Executions
 from flow_platform.engine.first_start import ensure_first_tenant
 from flow_platform.engine.grants import Grants, Leasing
@@ -95,16 +97,25 @@ class Engine:
             self.leasing,
         )
         self.submitter = Submitter(self.store, self.clock, self._wakeups, stages, self._claims, grants)
-        self.executions = Executions(self.store, self.clock, self._wakeups, notices)
+        ends = Ends(graphs.advance)
+        self.executions = Executions(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build)
         self.releases = Releases(self.store, self.clock)
         self._recorder = Recorder(
-            self.store, self.clock, self._wakeups, stages, notices, self._claims, grants, self._link.get_object
+            self.store,
+            self.clock,
+            self._wakeups,
+            stages,
+            notices,
+            self._claims,
+            grants,
+            self._link.get_object,
+            ends,
         )
-        self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, grants, self.leasing)
-        sweeper = Sweeper(self.store, self.clock, self._wakeups, notices)
+        self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, grants, ends, self.leasing)
+        self.sweeper = Sweeper(self.store, self.clock, self._wakeups, notices, ends)
         self._spawn("link", self._link.connect(self._attach))
-        self._spawn("sweeper", sweeper.run(self.leasing.lease, lambda: self._link.is_up))
+        self._spawn("sweeper", self.sweeper.run(self.leasing.lease, lambda: self._link.is_up))
 
     async def stop(self) -> None:
         """Stops working; whatever was answered is in the store."""

@@ -8,57 +8,27 @@ point to something that is gone.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Final
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 from flow_platform.domain import errors
-from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
-from flow_platform.domain.component import Component, Version
+from flow_platform.domain.clock import Clock, Entropy, system_entropy
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
-from flow_platform.domain.release import Deployment, Ring
+from flow_platform.domain.release import Ring
+from flow_platform.engine.accept import MAX_TIMEOUT_SECONDS, Submission, accept, payload_of
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.grants import Grant, Grants
-from flow_platform.engine.releases import resolve_deployment
-from flow_platform.engine.replay import Replay
+from flow_platform.engine.replay import ChildReplay
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
-from flow_platform.store.base import IdempotencyRecord, Payload, Store, Transaction
-from flow_sdk.wire.status import Kind, Status
+from flow_platform.store.base import IdempotencyRecord, Store, Transaction
+from flow_sdk.wire.status import Status
 
 MAX_DEPTH: Final = 32  # Executions below executions; deeper is recursion that has lost its way.
 MAX_LIVE_CHILDREN: Final = 10_000  # Of one execution at the same time; each is a row and a container.
-MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600.0
-DEFAULT_TIMEOUT_SECONDS: Final = {Kind.TRANSFORM: 30.0}
-FALLBACK_TIMEOUT_SECONDS: Final = 300.0  # The contract's default.
 MAX_KEY_LENGTH: Final = 255
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What a client asks for.
-
-    Attributes:
-        component: Id or slug.
-        ring_id: None: the caller's (execution token, or `caller_deployment_id`), else the ring of lowest order.
-        timeout_seconds: None: the component's own, else the kind's default.
-    """
-
-    kind: Kind
-    component: str
-    input_data: Any
-    config: dict[str, Any] = field(default_factory=dict[str, Any])
-    lifecycle_event: str = "workflow"
-    ring_id: str | None = None
-    caller_deployment_id: str | None = None
-    timeout_seconds: float | None = None
-    auto_deploy: bool = True
-    scope: str = "workspace"
-    session_id: str | None = None
-    messages: list[Any] = field(default_factory=list[Any])
-    state: dict[str, Any] = field(default_factory=dict[str, Any])
-    parent_billing_transaction_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,18 +116,13 @@ class _Submit:
         )
         if component is None:
             raise errors.NotFound(f"{self.submission.kind.value} {self.submission.component!r} not found")
-        replay = Replay(tx, parent, component, self._payload()) if parent else None
+        replay = ChildReplay(tx, parent, component, payload_of(self.submission)) if parent else None
         if replay and (replayed := replay.earlier_execution()):
             self._save_key(tx, replayed)
             return replayed, False
-        deployment, version = resolve_deployment(
-            tx, component, ring, auto_deploy=self.submission.auto_deploy, now=self.now
-        )
-        execution = self._execution(parent, component, deployment, version)
-        tx.executions.insert(execution, self._payload())
-        if parent and replay:
+        execution = accept(tx, self.submission, component, ring, parent, now=self.now, entropy=self.entropy)
+        if replay:
             replay.remember(execution)
-            tx.executions.adopt_child(parent.id)
         self._save_key(tx, execution)
         return execution, True
 
@@ -226,53 +191,6 @@ class _Submit:
         if deployment is None:
             raise errors.NotFound(f"deployment {caller!r} not found")
         return deployment.ring_id
-
-    def _execution(
-        self, parent: Execution | None, component: Component, deployment: Deployment, version: Version
-    ) -> Execution:
-        execution_id = new_id(self.now, self.entropy)
-        timeout = (
-            self.submission.timeout_seconds
-            or version.definition.timeout_seconds
-            or DEFAULT_TIMEOUT_SECONDS.get(component.kind, FALLBACK_TIMEOUT_SECONDS)
-        )
-        billed_to = self.submission.parent_billing_transaction_id
-        return Execution(
-            id=execution_id,
-            org_id=self.org_id,
-            workspace_id=self.workspace_id,
-            kind=component.kind,
-            component_id=component.id,
-            component_slug=component.slug,
-            component_name=component.name,
-            version_id=version.id,
-            version=version.number,
-            deployment_id=deployment.id,
-            ring_id=deployment.ring_id,
-            root_id=parent.root_id if parent else execution_id,
-            parent_id=parent.id if parent else None,
-            depth=parent.depth + 1 if parent else 0,
-            created_at=self.now,
-            deadline_at=self.now + timedelta(seconds=timeout),
-            timeout_seconds=timeout,
-            lifecycle_event=self.submission.lifecycle_event,
-            billing_transaction_id=new_id(self.now, self.entropy),
-            # A container cannot bill its children to somebody else: below an execution the parent decides.
-            parent_billing_transaction_id=parent.billing_transaction_id if parent else billed_to,
-            session_id=self.submission.session_id,
-            # Before further parents: those would wait for children, too, and fill the runners with waiting.
-            priority=parent.priority + 1 if parent else 0,
-            retry=version.definition.retry,
-        )
-
-    def _payload(self) -> Payload:
-        return Payload(
-            self.submission.input_data,
-            self.submission.config,
-            self.submission.session_id,
-            self.submission.messages,
-            self.submission.state,
-        )
 
 
 def _check(submission: Submission, idempotency: IdempotencyKey | None) -> None:

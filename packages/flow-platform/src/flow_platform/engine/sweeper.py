@@ -20,6 +20,7 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
+from flow_platform.engine.ends import Ends
 from flow_platform.engine.heartbeats import lose
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Store, Transaction
@@ -41,11 +42,12 @@ class _Swept:
 
 
 class Sweeper:
-    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, notices: CancelNotices) -> None:
+    def __init__(self, store: Store, clock: Clock, wakeups: Wakeups, notices: CancelNotices, ends: Ends) -> None:
         self._store = store
         self._clock = clock
         self._wakeups = wakeups
         self._notices = notices
+        self._ends = ends
 
     async def run(self, grace: timedelta, can_hear: Callable[[], bool]) -> None:
         """Sweeps until cancelled.
@@ -85,27 +87,26 @@ class Sweeper:
         for execution in tx.executions.due(now, BATCH):
             if execution.deadline_at <= now and execution.status is not Status.CANCELLING:
                 self._time_out(tx, execution, swept)
+            elif execution.status is Status.WAITING:
+                swept.changed += self._ends.wake(tx, execution, now).executions
             elif not leases:
                 continue
             elif execution.status is Status.CANCELLING:
                 after = domain.apply(execution, domain.CancelCompleted(now))
-                tx.executions.update(execution, after)
-                swept.changed.append(after)
+                swept.changed += self._ends.change(tx, execution, after, now).executions
             elif execution.status is Status.RUNNING:
-                swept.changed.append(lose(tx, execution, self._clock))
+                swept.changed += lose(tx, self._ends, execution, now).executions
         return swept
 
     def _time_out(self, tx: Transaction, execution: Execution, swept: _Swept) -> None:
         now = self._clock.now()
         after = domain.apply(execution, domain.DeadlineReached(now, outcome.timeout_error(execution)))
-        tx.executions.update(execution, after)
-        swept.changed.append(after)
+        swept.changed += self._ends.change(tx, execution, after, now).executions
         if execution.lease_holder:
             swept.stopped.append(execution)
         if execution.live_children:
-            below = cancel_children(tx, after, f"the deadline of its parent {after.id}", now)
-            swept.cancelled.ended += below.ended
-            swept.cancelled.ending += below.ending
+            reason = f"the deadline of its parent {after.id}"
+            swept.cancelled.add(cancel_children(tx, self._ends, after, reason, now))
 
     async def _keep_house(self) -> None:
         before = self._clock.now() - IDEMPOTENCY_RETENTION

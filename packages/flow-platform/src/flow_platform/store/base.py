@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from flow_platform.domain.checkpoint import Checkpoint, SentEvent
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
@@ -240,6 +241,52 @@ class ExecutionTable(Protocol):
         """
         ...
 
+    def was_called(self, parent_id: str, execution_id: str) -> bool:
+        """Whether a call of the parent was answered with that execution, made below another one."""
+        ...
+
+    def attempt_error(self, execution_id: str, number: int) -> str | None:
+        """The code of the error that an attempt ended with; None for none, or no such attempt."""
+        ...
+
+    def inherit_calls(self, parent_id: str, from_id: str) -> None:
+        """Gives an execution that has made no call the calls of another, as if it had made them in an attempt 0."""
+        ...
+
+
+class CheckpointTable(Protocol):
+    def insert(self, checkpoint: Checkpoint) -> None: ...
+
+    def find(self, checkpoint_id: str) -> Checkpoint | None: ...
+
+    def finish(self, checkpoint: Checkpoint) -> bool:
+        """Writes status, value and error, once; False when it was finished before."""
+        ...
+
+    def list(self, execution_id: str, limit: int) -> list[Checkpoint]:
+        """Oldest first."""
+        ...
+
+    def count(self, execution_id: str) -> int: ...
+
+    def open(self, execution_id: str, name: str) -> list[Checkpoint]:
+        """Those of that name which are not finished, oldest first; some may be due."""
+        ...
+
+    def all_open(self, execution_id: str, limit: int) -> list[Checkpoint]:
+        """The same, of any name."""
+        ...
+
+    def insert_sent(self, event: SentEvent) -> None: ...
+
+    def find_sent(self, execution_id: str, key: str) -> SentEvent | None: ...
+
+    def oldest_unread(self, execution_id: str, name: str) -> SentEvent | None: ...
+
+    def count_unread(self, execution_id: str) -> int: ...
+
+    def mark_read(self, event_id: str, checkpoint_id: str) -> None: ...
+
 
 class CatalogTable(Protocol):
     def find_component(self, org_id: str, workspace_id: str, kind: Kind, id_or_slug: str) -> Component | None: ...
@@ -343,6 +390,7 @@ class RunnerTable(Protocol):
 
 class Transaction(Protocol):
     executions: ExecutionTable
+    checkpoints: CheckpointTable
     catalog: CatalogTable
     tenancy: TenancyTable
     runners: RunnerTable

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam
 from flow_platform.domain.replay import Call
 from flow_platform.store.connection import Connection
 from flow_platform.store.query import Query
-from flow_platform.store.tables import calls
+from flow_platform.store.tables import Word, calls
 
 _c = calls.c
 _COLUMNS = (
@@ -22,6 +22,7 @@ _COLUMNS = (
     _c.attempt,
     _c.execution_id,
     _c.component,
+    _c.checkpoint_id,
 )
 _OF_ATTEMPT = sa.and_(_c.parent_id == bindparam("parent_id"), _c.attempt == bindparam("attempt"))
 _COUNT_EQUAL = Query("count equal calls", sa.select(sa.func.count()).where(_OF_ATTEMPT, _c.key == bindparam("key")))
@@ -57,7 +58,46 @@ _MAKE_AGAIN = Query(
         _c.key == bindparam("key_"),
         _c.occurrence == bindparam("occurrence_"),
     )
-    .values(attempt=bindparam("attempt"), execution_id=bindparam("execution_id")),
+    .values(
+        attempt=bindparam("attempt"), execution_id=bindparam("execution_id"), checkpoint_id=bindparam("checkpoint_id")
+    ),
+)
+
+_WAS_CALLED = Query(
+    "was called",
+    sa.select(_c.ordinal)
+    .where(_c.parent_id == bindparam("parent_id"), _c.execution_id == bindparam("execution_id"))
+    .limit(sa.literal_column("1")),
+)
+_OF_THE_OTHER = (
+    bindparam("parent_id_", type_=Word),
+    sa.literal_column("0"),
+    sa.literal_column("0"),
+    _c.key,
+    _c.occurrence,
+    _c.ordinal,
+    _c.execution_id,
+    _c.component,
+    _c.checkpoint_id,
+)
+_INHERIT = Query(
+    "inherit calls",
+    sa.insert(calls)
+    .inline()
+    .from_select(
+        [
+            "parent_id",
+            "first_attempt",
+            "attempt",
+            "key",
+            "occurrence",
+            "ordinal",
+            "execution_id",
+            "component",
+            "checkpoint_id",
+        ],
+        sa.select(*_OF_THE_OTHER).where(_c.parent_id == bindparam("from_id")),
+    ),
 )
 
 
@@ -96,8 +136,15 @@ class Calls:
                 "occurrence_": call.occurrence,
                 "attempt": call.attempt,
                 "execution_id": call.execution_id,
+                "checkpoint_id": call.checkpoint_id,
             },
         )
+
+    def was_called(self, parent_id: str, execution_id: str) -> bool:
+        return self._connection.row(_WAS_CALLED, {"parent_id": parent_id, "execution_id": execution_id}) is not None
+
+    def inherit_calls(self, parent_id: str, from_id: str) -> None:
+        self._connection.run(_INHERIT, {"parent_id_": parent_id, "from_id": from_id})
 
 
 def _call(row: tuple[Any, ...]) -> Call:

@@ -41,6 +41,11 @@ _ATTEMPTS = Query(
     .order_by(_a.number),
 )
 
+_ATTEMPT_ERROR = Query(
+    "error of attempt",
+    sa.select(_a.error).where(_a.execution_id == bindparam("execution_id"), _a.number == bindparam("number")),
+)
+
 _EVENT_FIELDS: Final = ("position", "execution_id", "attempt", "event_type", "event_data", "timestamp")
 _next_position = (
     sa.select(sa.func.coalesce(sa.func.max(_v.position), sa.literal_column("0")) + sa.literal_column("1"))
@@ -113,6 +118,10 @@ class ExecutionHistory:
                 _ATTEMPTS, {"execution_id": execution_id}
             )
         ]
+
+    def attempt_error(self, execution_id: str, number: int) -> str | None:
+        row = self._connection.row(_ATTEMPT_ERROR, {"execution_id": execution_id, "number": number})
+        return document_from(ErrorDocument, row[0]).code if row and row[0] else None
 
     def append_events(self, events: Sequence[NewEvent]) -> list[EventDocument]:
         # In the order of ids, so that two processes never wait for each other.

@@ -12,7 +12,14 @@ from typing import Any, Final
 
 from flow_platform.domain.execution import Execution, RetryPolicy
 from flow_platform.store.connection import Row
-from flow_platform.store.documents import document_from, document_or_null, document_to_json, from_json, to_json
+from flow_platform.store.documents import (
+    document_from,
+    document_or_null,
+    document_to_json,
+    from_json,
+    json_or_null,
+    to_json,
+)
 from flow_platform.store.instants import from_micros_or_none, to_micros, to_micros_or_none
 from flow_platform.store.tables import executions
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
@@ -35,6 +42,7 @@ MUTABLE: Final = (
     "priority",
     "error",
     "metrics",
+    "retried_as_id",
 )
 """What `update` writes. Not `live_children`: that is counted in the database, by statements of its own."""
 
@@ -48,6 +56,7 @@ def to_row(execution: Execution) -> dict[str, Any]:
     row["kind"] = execution.kind.value
     row["created_at"] = to_micros(execution.created_at)
     row["deadline_at"] = to_micros(execution.deadline_at)
+    row["limit_keys"] = json_or_null(list(execution.limit_keys), [])
     row["retry"] = None if execution.retry == _NO_RETRY else _retry_to_json(execution.retry)
     for name in MUTABLE:
         row[name] = column_value(name, row[name])
@@ -114,6 +123,10 @@ def _metrics(text: str | None) -> MetricsDocument:
     return _NO_METRICS if text is None else document_from(MetricsDocument, text)
 
 
+def _keys(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(from_json(text))
+
+
 _CONVERSION_OF: Final[dict[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(_INSTANTS, from_micros_or_none),
     "kind": Kind,
@@ -121,5 +134,6 @@ _CONVERSION_OF: Final[dict[str, Callable[[Any], Any]]] = {
     "retry": _retry,
     "error": _error,
     "metrics": _metrics,
+    "limit_keys": _keys,
 }
 _CONVERSIONS: Final = tuple((FIELDS.index(name), convert) for name, convert in _CONVERSION_OF.items())

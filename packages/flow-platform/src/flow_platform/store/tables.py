@@ -13,7 +13,7 @@ Rules of the schema:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Index, PrimaryKeyConstraint, Table, UniqueConstraint
@@ -44,8 +44,8 @@ def _at(name: str, *, nullable: bool = False) -> Column[int]:
     return Column(name, Instant, nullable=nullable)
 
 
-def _count(name: str) -> Column[int]:
-    return Column(name, sa.BigInteger, nullable=False)
+def _count(name: str, **kwargs: Any) -> Column[int]:
+    return Column(name, sa.BigInteger, nullable=False, **kwargs)
 
 
 # Executions.
@@ -90,6 +90,9 @@ executions = Table(
     _count("live_children"),
     _json("error"),
     _json("metrics"),
+    _json("limit_keys"),
+    _word("retry_of_id", nullable=True),
+    _word("retried_as_id", nullable=True),
     _at("due_at", nullable=True),
 )
 
@@ -97,19 +100,22 @@ _e = executions.c
 _QUEUED = "status = 'queued'"  # Literal: a planner matches a partial index to a query by its text.
 
 
-def _partial(name: str, condition: str, *columns: Any, unique: bool = False) -> Index:
+def partial_index(name: str, condition: str, *columns: Any, unique: bool = False) -> Index:
+    """An index of the rows that fulfil the condition, in both databases."""
     where = sa.text(condition)
     return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
 # The queue, in the order of claims. Those in back-off are apart, so that a claim never walks over them.
-_partial("ix_executions_ready", f"{_QUEUED} AND available_at IS NULL", _e.priority.desc(), _e.created_at, _e.id)
-_partial("ix_executions_delayed", f"{_QUEUED} AND available_at IS NOT NULL", _e.available_at)
+partial_index("ix_executions_ready", f"{_QUEUED} AND available_at IS NULL", _e.priority.desc(), _e.created_at, _e.id)
+partial_index("ix_executions_delayed", f"{_QUEUED} AND available_at IS NOT NULL", _e.available_at)
 # The sweeper's index. `status` makes it answer the counts of unfinished executions alone.
-_partial("ix_executions_due", "due_at IS NOT NULL", _e.due_at, _e.id, _e.status)
-_partial("ix_executions_lease", "lease_holder IS NOT NULL", _e.lease_holder, _e.lease_instance)
-_partial("ix_executions_parent", "parent_id IS NOT NULL", _e.parent_id, _e.created_at, _e.id)
-_partial("ix_executions_root", "parent_id IS NOT NULL", _e.root_id, _e.created_at, _e.id)
+partial_index("ix_executions_due", "due_at IS NOT NULL", _e.due_at, _e.id, _e.status)
+partial_index("ix_executions_lease", "lease_holder IS NOT NULL", _e.lease_holder, _e.lease_instance)
+partial_index("ix_executions_parent", "parent_id IS NOT NULL", _e.parent_id, _e.created_at, _e.id)
+partial_index("ix_executions_root", "parent_id IS NOT NULL", _e.root_id, _e.created_at, _e.id)
+# How the executions of a deployment ended lately: its health, from the index alone.
+partial_index("ix_executions_ended", "finished_at IS NOT NULL", _e.deployment_id, _e.finished_at, _e.status)
 # Lists. `kind` and `ring_id` ride along behind the order: few values, compared inside the index.
 Index("ix_executions_workspace", _e.workspace_id, _e.created_at, _e.id, _e.kind, _e.ring_id)
 Index("ix_executions_workspace_status", _e.workspace_id, _e.status, _e.created_at, _e.id)
@@ -182,7 +188,7 @@ idempotency_keys = Table(
 )
 Index("ix_idempotency_keys_saved", idempotency_keys.c.saved_at)
 
-# What executions called: a new attempt is replayed from it. `execution_id` is the child.
+# What executions called: a new attempt is replayed from it. `execution_id` is the child, or None for a checkpoint.
 calls = Table(
     "calls",
     metadata,
@@ -192,8 +198,9 @@ calls = Table(
     _count("ordinal"),
     _count("first_attempt"),
     _count("attempt"),
-    _execution_id(),
+    _word("execution_id", ForeignKey("executions.id"), nullable=True),
     _word("component"),
+    _word("checkpoint_id", nullable=True),
     PrimaryKeyConstraint("parent_id", "key", "occurrence"),
 )
 Index("ix_calls_ordinal", calls.c.parent_id, calls.c.ordinal)
@@ -202,7 +209,12 @@ Index("ix_calls_attempt", calls.c.parent_id, calls.c.attempt, calls.c.ordinal)
 # Tenancy.
 
 organizations = Table(
-    "organizations", metadata, _word("id", primary_key=True), Column("name", sa.Text, nullable=False), _at("created_at")
+    "organizations",
+    metadata,
+    _word("id", primary_key=True),
+    Column("name", sa.Text, nullable=False),
+    _at("created_at"),
+    _json("env"),
 )
 
 workspaces = Table(
@@ -212,6 +224,7 @@ workspaces = Table(
     _word("org_id", ForeignKey("organizations.id")),
     Column("name", sa.Text, nullable=False),
     _at("created_at"),
+    _json("env"),
 )
 
 signing_keys = Table(
@@ -276,6 +289,8 @@ rings = Table(
     Column("auto_deploy", sa.Boolean, nullable=False),
     _at("created_at"),
     _json("env"),
+    Column("requires_approval", sa.Boolean, nullable=False, server_default=sa.false()),
+    _json("rollback"),
     UniqueConstraint("workspace_id", "org_id", "name"),
 )
 
@@ -292,11 +307,31 @@ deployments = Table(
     _word("state"),
     _at("created_at"),
     _at("activated_at", nullable=True),
+    _word("digest", server_default=""),
+    _count("share", server_default="0"),
+    _word("previous_id", nullable=True),
+    _word("promoted_from_id", nullable=True),
+    Column("approved_by", sa.Text, nullable=True),
+    Column("is_restored", sa.Boolean, nullable=False, server_default=sa.false()),
+    Column("reason", sa.Text, nullable=False, server_default=""),
+    Column("requested_by", sa.Text, nullable=False, server_default=""),
+    _word("set_id", nullable=True),
+    _word("smoke_execution_id", nullable=True),
+    _count("first_share", server_default="0"),
 )
 
 _d = deployments.c
-# At most one active per component and ring: the database itself refuses a second.
-_partial("uq_deployments_active", "state = 'active'", _d.component_id, _d.ring_id, unique=True)
+ON_ITS_WAY: Final = "state IN ('queued', 'building', 'deploying', 'validating')"
+CURRENT: Final = "state IN ('active', 'queued', 'building', 'deploying', 'validating')"
+MOVING: Final = "state IN ('queued', 'building', 'deploying', 'validating', 'rolling_back')"
+# At most one active per component and ring, and one on its way: the database itself refuses a second.
+partial_index("uq_deployments_active", "state = 'active'", _d.component_id, _d.ring_id, unique=True)
+partial_index("uq_deployments_on_its_way", ON_ITS_WAY, _d.component_id, _d.ring_id, unique=True)
+# What a new execution may run on; found for each one.
+partial_index("ix_deployments_current", CURRENT, _d.component_id, _d.ring_id)
+partial_index("ix_deployments_moving", MOVING, _d.id)
+partial_index("ix_deployments_new", "state = 'active'", _d.ring_id, _d.activated_at)
+partial_index("ix_deployments_set", "set_id IS NOT NULL", _d.set_id)
 Index("ix_deployments_workspace", _d.workspace_id, _d.created_at, _d.id, _d.ring_id)
 Index("ix_deployments_component", _d.component_id, _d.created_at, _d.id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flow_platform.store import base
 from flow_platform.store.catalog import CatalogRows
+from flow_platform.store.checkpoints import CheckpointRows
 from flow_platform.store.connection import Connection
 from flow_platform.store.executions import ExecutionRows
 from flow_platform.store.runners import RunnerRows
@@ -15,6 +16,7 @@ from flow_platform.store.tenancy import TenancyRows
 class SqlTransaction:
     def __init__(self, connection: Connection) -> None:
         self.executions: base.ExecutionTable = ExecutionRows(connection)
+        self.checkpoints: base.CheckpointTable = CheckpointRows(connection)
         self.catalog: base.CatalogTable = CatalogRows(connection)
         self.tenancy: base.TenancyTable = TenancyRows(connection)
         self.runners: base.RunnerTable = RunnerRows(connection)
