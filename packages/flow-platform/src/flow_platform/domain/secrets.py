@@ -93,7 +93,7 @@ def check_value(value: Any) -> str:
     """
     if not isinstance(value, str):
         raise _refused(f"expected text, got {type(value).__name__}")
-    if "\0" in value or not value.isascii() and not _is_encodable(value):
+    if "\0" in value or (not value.isascii() and not _is_encodable(value)):
         raise _refused("expected text without NUL characters and lone surrogates: it becomes an environment variable")
     size = len(value.encode())
     if size > MAX_VALUE_BYTES:

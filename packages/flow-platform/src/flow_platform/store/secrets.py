@@ -154,5 +154,3 @@ def _secret(row: Row) -> SealedSecret:
 def _key(row: Row) -> DataKey:
     org_id, workspace_id, master_key_id, wrapped, created_at = row
     return DataKey(org_id, workspace_id, master_key_id, bytes(wrapped), from_micros(created_at))
-
-
