@@ -1,0 +1,49 @@
+"""How a runner asks for the secrets of one attempt. Request and reply are JSON over core NATS, subject
+`subjects.RUNNER_SECRETS`; the values inside the reply are sealed for the one that asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from flow_sdk.wire.execution import Document, ErrorDocument
+
+
+class SecretsRequest(Document):
+    """Asks for what the component of a leased execution needs.
+
+    Attributes:
+        public_key: X25519, base64; new for each request.
+    """
+
+    runner_id: str
+    instance: str
+    execution_id: str
+    lease_epoch: int
+    public_key: str
+
+
+class SecretsReply(Document):
+    """The values, or the error that the attempt ends with. An error that is `retryable`: the attempt is repeated."""
+
+    sealed: str = Field(default="", repr=False)
+    error: ErrorDocument | None = None
+
+
+def secrets_context(execution_id: str, lease_epoch: int) -> bytes:
+    """What the sealed values are bound to."""
+    return f"{execution_id}/{lease_epoch}".encode()
+
+
+def encode_secrets(values: Mapping[str, str]) -> bytes:
+    """Names and values in turn. Neither can hold a NUL: both go into an environment."""
+    return "\0".join(text for item in values.items() for text in item).encode()
+
+
+def decode_secrets(message: bytes) -> dict[str, str]:
+    if not message:
+        return {}
+    texts = message.decode().split("\0")
+    return dict(zip(texts[::2], texts[1::2], strict=True))
