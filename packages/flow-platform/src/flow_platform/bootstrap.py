@@ -147,6 +147,7 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
 
     from flow_platform.api.app import create_app
     from flow_platform.engine.grants import Leasing
+    from flow_platform.engine.master_keys import load_master_keys
     from flow_platform.engine.service import Engine
     from flow_platform.store import open_store
 
@@ -158,7 +159,14 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
             yield
 
     leasing = Leasing(timedelta(seconds=settings.lease_seconds), timedelta(seconds=settings.heartbeat_seconds))
-    engine = Engine(open_store(settings.database_url), settings.nats_url, leasing=leasing)
+    keys = load_master_keys(
+        key=settings.master_key,
+        previous_key=settings.previous_master_key,
+        file=settings.master_key_file,
+        command=settings.master_key_command,
+        lost_id=settings.lost_master_key,
+    )
+    engine = Engine(open_store(settings.database_url), settings.nats_url, leasing=leasing, master_keys=keys)
     await engine.start()
     try:
         config = uvicorn.Config(

@@ -119,8 +119,8 @@ def _runner_id(value: Any) -> str:
     return value
 
 
-def _setting(default: Any, parse: _Parser, doc: str) -> Any:
-    return dataclasses.field(default=default, metadata={"parse": parse, "doc": doc})
+def _setting(default: Any, parse: _Parser, doc: str, *, secret: bool = False) -> Any:
+    return dataclasses.field(default=default, metadata={"parse": parse, "doc": doc}, repr=not secret)
 
 
 _DEFAULT_CACHE: Final = Path("/var/cache/flow" if os.getuid() == 0 else f"/var/tmp/flow-{os.getuid()}")  # noqa: S108 - the sandbox checks owner and mode.
@@ -160,6 +160,13 @@ class Settings:
     heartbeat_seconds: float = _setting(3.0, _seconds(0.1, 100), "Pause between two heartbeats of a runner.")
     drain_seconds: float = _setting(30.0, _seconds(0, 3600), "How long a stop waits for running executions.")
     max_body_bytes: int = _setting(33 << 20, _whole(1024, 1 << 30), "Largest body of a request.")
+    master_key: str = _setting("", _text, "Key of secrets, 32 bytes in base64; wins over the file.", secret=True)
+    previous_master_key: str = _setting("", _text, "Only decrypts what it encrypted before.", secret=True)
+    master_key_file: Path | None = _setting(  # noqa: RUF009
+        None, _optional_path, "Key of secrets, one per line, newest first; empty: `master.key` in the data folder."
+    )
+    master_key_command: str = _setting("", _text, "Program that encrypts data keys: a key management service's.")
+    lost_master_key: str = _setting("", _text, "Id of a key that is gone for good: deletes what it encrypted.")
 
     @property
     def loopback_host(self) -> str:
@@ -264,7 +271,7 @@ def _suggestion(name: str, known: list[str]) -> str:
 
 def _shown(name: str, value: Any) -> str:
     """The value as text for people, without the password of a URL or a token."""
-    if "token" in name.lower() or "secret" in name.lower() or "password" in name.lower():
+    if any(word in name.lower() for word in ("token", "secret", "password", "key")):
         return "'...'"
     return re.sub(r"://[^@/\s]*@", "://...@", repr(value))
 
@@ -302,5 +309,6 @@ def _completed(settings: Settings) -> Settings:
         database_url=settings.database_url or f"sqlite:///{data_dir / 'flow.db'}",
         slots=settings.slots or 2 * (os.cpu_count() or 1),
         ready_file=settings.ready_file.absolute() if settings.ready_file else None,
+        master_key_file=(settings.master_key_file or data_dir / "master.key").absolute(),
         runner_id=settings.runner_id or re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:64] or "runner",
     )

@@ -33,6 +33,7 @@ _RUNNER_PUBLISH: Final = (
     subjects.RUNNER_REGISTER,
     subjects.RUNNER_CLAIM,
     subjects.RUNNER_HEARTBEAT,
+    subjects.RUNNER_SECRETS,
     f"{subjects.EXEC_INPUT}.*",
     f"{subjects.EXEC_OUTPUT}.*",
     f"{subjects.EXEC_EVENTS}.*",

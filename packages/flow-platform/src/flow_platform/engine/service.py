@@ -24,8 +24,11 @@ from flow_platform.engine.first_start import ensure_first_tenant
 from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.link import Link
+from flow_platform.engine.master_keys import MasterKeys
 from flow_platform.engine.recorder import Recorder
 from flow_platform.engine.releases import Releases
+from flow_platform.engine.secret_delivery import SecretDelivery
+from flow_platform.engine.secrets import Secrets
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.submit import Submitter
 from flow_platform.engine.sweeper import Sweeper
@@ -34,6 +37,7 @@ from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import Store, Workspace
 from flow_sdk.wire import subjects
 from flow_sdk.wire.runner import BuildReply, BuildRequest, Claim, Heartbeat, Register
+from flow_sdk.wire.secrets import SecretsRequest
 
 logger = logging.getLogger(__name__)
 
@@ -48,21 +52,30 @@ class Engine:
         store: Opened by `start`.
         nats_url: With the engine's credential.
         leasing: Times of the lease protocol.
+        master_keys: None: there are no secrets.
     """
 
     submitter: Submitter
     executions: Executions
     catalog: Catalog
     releases: Releases
+    secrets: Secrets
     tokens: Tokens
     workspace: Workspace
 
     def __init__(
-        self, store: Store, nats_url: str, *, clock: Clock | None = None, leasing: Leasing | None = None
+        self,
+        store: Store,
+        nats_url: str,
+        *,
+        clock: Clock | None = None,
+        leasing: Leasing | None = None,
+        master_keys: MasterKeys | None = None,
     ) -> None:
         self.store = store
         self.clock = clock or SystemClock()
         self.leasing = leasing or Leasing()
+        self._master_keys = master_keys or MasterKeys()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._identity = uuid.uuid4().hex
         self._link = Link(nats_url, name=f"engine-{self._identity[:8]}")
@@ -83,6 +96,9 @@ class Engine:
         await self.store.open()
         self.workspace = await ensure_first_tenant(self.store, self.clock)
         self.tokens = Tokens(await self.store.read(lambda tx: tx.tenancy.signing_keys()))
+        self.secrets = Secrets(self.store, self.clock, self._master_keys)
+        await self.secrets.start()
+        self._secret_delivery = SecretDelivery(self.store, self.secrets)
         stages = Stages()
         notices = CancelNotices(self._link.publish, self._wakeups)
         grants = Grants(self.clock, self.leasing)
@@ -129,6 +145,7 @@ class Engine:
         await bus.serve(subjects.RUNNER_REGISTER, subjects.ENGINE_QUEUE, self._on_register)
         await bus.serve(subjects.RUNNER_HEARTBEAT, subjects.ENGINE_QUEUE, self._on_heartbeat)
         await bus.serve(subjects.RUNNER_CLAIM, subjects.ENGINE_QUEUE, self._on_claim)
+        await bus.serve(subjects.RUNNER_SECRETS, subjects.ENGINE_QUEUE, self._on_secrets)
         await bus.subscribe(WAKE, self._on_wake)
         recorder = self._recorder
         for stream, handler in (
@@ -147,6 +164,9 @@ class Engine:
 
     async def _on_claim(self, body: bytes) -> bytes:
         return await self._claims.claim(Claim.model_validate_json(body))
+
+    async def _on_secrets(self, body: bytes) -> bytes:
+        return (await self._secret_delivery.deliver(SecretsRequest.model_validate_json(body))).model_dump_json().encode()
 
     async def _on_wake(self, message: Message) -> None:
         told = json.loads(message.body)

@@ -27,6 +27,7 @@ HEADER_PAYLOAD_OBJECT: Final = "Flow-Payload-Object"  # The body is in the objec
 RUNNER_REGISTER: Final = "flow.runner.register"
 RUNNER_CLAIM: Final = "flow.runner.claim"
 RUNNER_HEARTBEAT: Final = "flow.runner.heartbeat"
+RUNNER_SECRETS: Final = "flow.runner.secrets"  # Answered sealed for the one that asks.
 ENGINE_STARTED: Final = "flow.engine.started"  # Broadcast: claims that an earlier engine held are gone, claim again.
 BUILD_REQUEST: Final = "flow.build"  # Engine -> any runner (queue group), answered when the build ended.
 ENGINE_QUEUE: Final = "engines"
