@@ -23,6 +23,7 @@ from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
+from flow_platform.store.model_table import ModelTable
 from flow_platform.store.secret_table import SecretTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
@@ -395,6 +396,7 @@ class Transaction(Protocol):
     tenancy: TenancyTable
     runners: RunnerTable
     secrets: SecretTable
+    models: ModelTable
 
 
 class Store(Protocol):

@@ -7,6 +7,8 @@ from flow_platform.store.catalog import CatalogRows
 from flow_platform.store.checkpoints import CheckpointRows
 from flow_platform.store.connection import Connection
 from flow_platform.store.executions import ExecutionRows
+from flow_platform.store.model_table import ModelTable
+from flow_platform.store.models import ModelRows
 from flow_platform.store.runners import RunnerRows
 from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.secrets import SecretRows
@@ -21,3 +23,4 @@ class SqlTransaction:
         self.tenancy: base.TenancyTable = TenancyRows(connection)
         self.runners: base.RunnerTable = RunnerRows(connection)
         self.secrets: SecretTable = SecretRows(connection)
+        self.models: ModelTable = ModelRows(connection)
