@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -27,6 +27,7 @@ from flow_platform.runner.intake import Intake, Refused
 from flow_platform.runner.log_events import LogEvents
 from flow_platform.runner.outbox import Report
 from flow_platform.runner.publisher import Publisher
+from flow_platform.runner.redaction import Redactor
 from flow_platform.runner.relay import Relay
 from flow_platform.runner.result import Result, output_payload
 from flow_platform.runner.session import ExecutionSession, VerifyToken
@@ -42,6 +43,9 @@ logger = logging.getLogger(__name__)
 CANCEL_GRACE_SECONDS: Final = 1.0  # Between SIGTERM and SIGKILL; the platform promises 2 s for the whole.
 EXIT_SECONDS: Final = 1.0  # For a container that closed its socket to also exit, so that its exit code is known.
 PUSHED_OUTPUT_SECONDS: Final = 5.0  # For a container that pushed its output itself to also finish.
+
+FetchSecrets = Callable[[Assignment], Awaitable[dict[str, str] | ErrorDocument]]
+"""Given an assignment: the secrets of its component, or the error that the attempt ends with."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,17 @@ class Attempt:
         end_later: Ends a container in the background and counts it until it is gone.
     """
 
-    def __init__(self, assignment: Assignment, workplace: Workplace, end_later: Callable[[Container], None]) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        workplace: Workplace,
+        end_later: Callable[[Container], None],
+        fetch_secrets: FetchSecrets,
+    ) -> None:
         self.assignment = assignment
         self._end_later = end_later
+        self._fetch_secrets = fetch_secrets
+        self._secrets: dict[str, str] = {}
         self._place = workplace
         self._loop = asyncio.get_running_loop()
         self._times = _Times(time.perf_counter())
@@ -158,7 +170,8 @@ class Attempt:
     async def _prepare(self) -> ContainerSpec | None:
         """Gets what the container needs; None when stopped meanwhile. Only the rare slow cases cost a task."""
         assignment, path = self.assignment, self._place.environments.find(self.assignment.environment)
-        if assignment.input_object is None and (path is not None or not assignment.environment.digest):
+        is_built = path is not None or not assignment.environment.digest
+        if is_built and assignment.input_object is None and not assignment.secrets:
             return ContainerSpec(assignment.workspace_id, assignment.environment.digest, path)
         self._preparing = asyncio.create_task(self._fetch(), name=f"prepare-{assignment.execution_id}")
         try:
@@ -174,8 +187,19 @@ class Attempt:
         assignment = self.assignment
         if assignment.input_object is not None:
             self._input = await self._place.bus.get_object(assignment.input_object)
+        if assignment.secrets:
+            await self._get_secrets()
         path = await self._place.environments.ensure(assignment.environment)
         return ContainerSpec(assignment.workspace_id, assignment.environment.digest, path)
+
+    async def _get_secrets(self) -> None:
+        """From here on whatever the attempt says is redacted. Without its secrets it ends."""
+        found = await self._fetch_secrets(self.assignment)
+        if isinstance(found, ErrorDocument):
+            self.stop(ending.lost(found.message) if found.retryable else found)
+            return
+        self._secrets = found
+        self._publisher.redactor = Redactor(found.values())
 
     async def _serve(self, container: Container) -> None:
         """Starts the code and takes what the container says, until its result or its end."""
@@ -192,9 +216,10 @@ class Attempt:
         relay = Relay(container.listeners, place.api_address, lambda sock: place.gateway.attach(sock, session))
         logs = LogEvents(container, self._publisher, assignment.limits.log_bytes)
         try:
-            await container.start(start_frame.encode(assignment, place.channel, self._input), assignment.limits)
-            async for frame, body in container.frames():
-                if await self._take(frame, body):
+            frame = start_frame.encode(assignment, place.channel, self._input, self._secrets)
+            await container.start(frame, assignment.limits)
+            async for kind, body in container.frames():
+                if await self._take(kind, body):
                     break
         except ProtocolError as error:
             self.stop(ending.protocol_error(str(error)))
@@ -226,7 +251,7 @@ class Attempt:
                     raise ProtocolError("it finished without having pushed its output")
                 return True
             case Frame.RESULT:
-                self._intake.output(body)
+                await self._intake.output(body)
                 return True
             case _:
                 raise ProtocolError(f"a {frame.name} frame out of place")
@@ -278,6 +303,8 @@ class Attempt:
 
     def _report(self, outcome: Result | ErrorDocument) -> Report:
         assignment = self.assignment
+        if isinstance(outcome, ErrorDocument) and self._publisher.redactor is not None:
+            outcome = self._publisher.redactor.error(outcome)
         body = output_payload(assignment, self._publisher.timestamp(), outcome)
         headers = {**self._publisher.headers, subjects.HEADER_METRICS: self._metrics().model_dump_json()}
         return Report(assignment.execution_id, assignment.lease_epoch, assignment.attempt, body, headers)

@@ -11,7 +11,9 @@ import pydantic
 from flow_platform.bus.connection import Bus
 from flow_platform.domain import errors
 from flow_sdk.wire import subjects
-from flow_sdk.wire.runner import Claim, Claimed, Heartbeat, HeartbeatReply, Register, Registered
+from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.runner import Assignment, Claim, Claimed, Heartbeat, HeartbeatReply, Register, Registered
+from flow_sdk.wire.secrets import SecretsReply, SecretsRequest, decode_secrets, secrets_context
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,24 @@ class EngineLink:
 
     async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
         return _parsed(HeartbeatReply, await self._ask(subjects.RUNNER_HEARTBEAT, request, HEARTBEAT_SECONDS))
+
+    async def secrets(self, assignment: Assignment, runner_id: str, instance: str) -> dict[str, str] | ErrorDocument:
+        """The secrets of a leased execution's component, or why it cannot have them."""
+        from flow_platform.bus.sealing import Recipient  # Few need it, and a runner starts without waiting for it.
+
+        recipient = Recipient()
+        request = SecretsRequest(
+            runner_id=runner_id,
+            instance=instance,
+            execution_id=assignment.execution_id,
+            lease_epoch=assignment.lease_epoch,
+            public_key=recipient.public_key,
+        )
+        reply = _parsed(SecretsReply, await self._ask(subjects.RUNNER_SECRETS, request, ANSWER_SECONDS))
+        if reply.error is not None:
+            return reply.error
+        context = secrets_context(assignment.execution_id, assignment.lease_epoch)
+        return decode_secrets(recipient.open(reply.sealed, context))
 
     async def _delete(self, name: str) -> None:
         """Nobody reads it a second time; what is left over goes by age."""

@@ -6,6 +6,7 @@ and one result, whatever mixture of the two its code uses.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from flow_platform.domain import errors
@@ -16,6 +17,7 @@ from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import Limits
 
 MAX_TYPE_CHARACTERS: Final = 64
+THREAD_FROM_BYTES: Final = 256 << 10  # A redaction of that much would hold up the other attempts.
 ENVELOPE_BYTES: Final = 64 << 10  # Around an output, or instead of it: an error with its traceback has some 20 KiB.
 
 
@@ -36,6 +38,7 @@ class Intake:
         self._publisher = publisher
         self._limits = limits
         self._events = 0
+        self._has_output = False
         self.result: Result | None = None
 
     async def event(self, body: bytes) -> None:
@@ -70,16 +73,22 @@ class Intake:
             raise Refused(ending.protocol_error(f"a status {str(status)[:80]!r}: expected 1 to 64 letters"))
         await self._publisher.status(status)
 
-    def output(self, body: bytes) -> None:
+    async def output(self, body: bytes) -> None:
         """Takes the result. The first one counts: later ones change nothing.
 
         Raises:
             Refused: Too large, or not a result.
         """
-        if self.result is not None:
+        if self._has_output:
             return
         if len(body) > self._limits.output_bytes + ENVELOPE_BYTES:
             raise Refused(ending.output_too_large(len(body), self._limits.output_bytes))
+        self._has_output = True
+        redactor = self._publisher.redactor
+        if redactor is not None and len(body) >= THREAD_FROM_BYTES:
+            body = await asyncio.to_thread(redactor.result, body)
+        elif redactor is not None:
+            body = redactor.result(body)
         try:
             self.result = parse_result(body)
         except BadResult as error:

@@ -31,7 +31,7 @@ class LogEvents:
     def __init__(self, container: Container, publisher: Publisher, limit_bytes: int) -> None:
         self._container = container
         self._publisher = publisher
-        self._lines = LogLines(limit_bytes + MARKER_BYTES)
+        self._lines = LogLines(limit_bytes + MARKER_BYTES, publisher.redactor)
         self._order = asyncio.Lock()
         self._events = 0
         self._is_full = asyncio.Event()  # There is enough for an event that waits for no more lines.

@@ -11,22 +11,30 @@ import itertools
 from operator import itemgetter
 from typing import Final
 
+from flow_platform.runner.redaction import RedactedStream, Redactor
 from flow_platform.sandbox.base import LogChunk
 
 MAX_LINE_CHARACTERS: Final = 8 << 10  # Longer lines are split: an event must stay readable and cheap to store.
 MAX_EVENT_CHARACTERS: Final = 32 << 10  # Lines of one moment share an event up to here.
+SANDBOX_LINE: Final = b"[flow] "  # So begins what the sandbox itself says in a container's log.
 MAX_SWITCHES: Final = 64  # Between the streams in one moment; beyond, each stream's lines are put together.
 
 
 class _Stream:
     """One of the two streams: a decoder and the line that is not finished yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, redactor: Redactor | None) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._redacted = RedactedStream(redactor) if redactor is not None else None
         self._rest = ""
 
     def feed(self, data: bytes, *, final: bool = False) -> list[str]:
-        text = self._rest + self._decoder.decode(data, final)
+        text = self._decoder.decode(data, final)
+        if self._redacted is not None:
+            # Where the sandbox cut the log, no rest of a secret will follow.
+            cut = self._redacted.feed("", final=True) if data.startswith(SANDBOX_LINE) else ""
+            text = cut + self._redacted.feed(text, final=final)
+        text = self._rest + text
         lines = text.split("\n")
         self._rest = lines.pop()
         if final and self._rest:
@@ -43,10 +51,12 @@ class LogLines:
 
     Args:
         limit_bytes: Of all text together; what comes later is dropped.
+        redactor: Takes secrets out, also those that are cut by a read or a line break.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, redactor: Redactor | None = None) -> None:
         self._limit = limit_bytes
+        self._redactor = redactor
         self._taken = 0
         self._is_full = False
         self._streams: dict[str, _Stream] = {}
@@ -95,7 +105,7 @@ class LogLines:
 
     def _stream(self, name: str) -> _Stream:
         if name not in self._streams:
-            self._streams[name] = _Stream()
+            self._streams[name] = _Stream(self._redactor)
         return self._streams[name]
 
     def _append(self, name: str, lines: list[str]) -> None:

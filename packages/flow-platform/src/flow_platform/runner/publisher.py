@@ -17,6 +17,7 @@ from typing import Any, Final
 from flow_platform.bus.connection import Bus
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
+from flow_platform.runner.redaction import Redactor
 from flow_sdk.wire import subjects
 from flow_sdk.wire.runner import Assignment
 
@@ -28,7 +29,11 @@ RETRY_SECONDS: Final = 0.25  # Between two tries of one event; each try itself w
 
 
 class Publisher:
-    """Publishes status and events of one attempt."""
+    """Publishes status and events of one attempt.
+
+    Attributes:
+        redactor: Takes the attempt's secrets out of everything; None when it has none.
+    """
 
     def __init__(self, bus: Bus, assignment: Assignment, runner_id: str, clock: Clock) -> None:
         self._bus = bus
@@ -38,6 +43,7 @@ class Publisher:
         self._order = asyncio.Lock()
         self._is_closed = False
         self.published = 0
+        self.redactor: Redactor | None = None
         self.headers: dict[str, str] = {
             subjects.HEADER_LEASE_EPOCH: str(assignment.lease_epoch),
             subjects.HEADER_ATTEMPT: str(assignment.attempt),
@@ -49,7 +55,8 @@ class Publisher:
 
     async def status(self, status: str) -> None:
         """Says where the attempt is; for people, so it is not acknowledged."""
-        body = {"execution_id": self._execution_id, "status": status, "timestamp": self.timestamp()}
+        shown = status if self.redactor is None else self.redactor.text(status)
+        body = {"execution_id": self._execution_id, "status": shown, "timestamp": self.timestamp()}
         try:
             await self._bus.publish_core(
                 f"{subjects.EXEC_STATUS}.{self._execution_id}", json.dumps(body).encode(), self.headers
@@ -83,6 +90,8 @@ class Publisher:
         self._is_closed = True
 
     def _body(self, sequence: int, event_type: str, event_data: Any, timestamp: str | None) -> bytes:
+        if self.redactor is not None:
+            event_type, event_data, timestamp = self.redactor.value([event_type, event_data, timestamp])
         body = {
             "execution_id": self._execution_id,
             "sequence": sequence,

@@ -24,6 +24,7 @@ from flow_platform.runner.engine_link import EngineLink
 from flow_platform.runner.outbox import Outbox
 from flow_platform.sandbox.base import Container
 from flow_sdk.wire import subjects
+from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import Assignment, CancelNotice, Claim, Heartbeat, HeldLease, Register, Registered
 
 logger = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ class Runner:
                 return  # Said twice.
             earlier.abandon()
         self._outbox.supersede(assignment.execution_id)
-        attempt = Attempt(assignment, self._place, self._end_later)
+        attempt = Attempt(assignment, self._place, self._end_later, self._secrets)
         self._attempts[assignment.execution_id] = attempt
         self._spawn(self._attempt(attempt), f"attempt-{assignment.execution_id}", self._tasks)
         reason = self._early_notices.pop((assignment.execution_id, assignment.lease_epoch), None)
@@ -218,6 +219,9 @@ class Runner:
             if self._attempts.get(execution_id) is attempt:
                 del self._attempts[execution_id]
             self._room_made.set()
+
+    async def _secrets(self, assignment: Assignment) -> dict[str, str] | ErrorDocument:
+        return await self._engine.secrets(assignment, self._config.runner_id, self._instance)
 
     def _room(self) -> int:
         return self._config.max_containers - len(self._attempts) - len(self._endings)

@@ -70,13 +70,13 @@ class ExecutionSession:
             case "status":
                 await self._intake.status(body)
             case "output":
-                self._take_output(body)
+                await self._take_output(body)
         self._sequence += 1
         return self._sequence
 
-    def _take_output(self, body: bytes) -> None:
+    async def _take_output(self, body: bytes) -> None:
         try:
-            self._intake.output(body)
+            await self._intake.output(body)
         except Refused as error:
             # Whatever the container makes of the refusal: without an output the attempt can only end with this.
             self._on_refused(error.error)

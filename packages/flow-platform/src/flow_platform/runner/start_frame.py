@@ -6,6 +6,7 @@ The ring's variables come first and ours last, so a ring cannot redirect a compo
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Final
 
 from flow_platform.runner.config import Channel
@@ -16,11 +17,12 @@ from flow_sdk.wire.runner import Assignment
 MAX_API_TIMEOUT_SECONDS: Final = 300.0  # The client's own default; a shorter execution needs no longer one.
 
 
-def encode(assignment: Assignment, channel: Channel, input_body: bytes | None) -> bytes:
+def encode(assignment: Assignment, channel: Channel, input_body: bytes | None, secrets: Mapping[str, str]) -> bytes:
     """Makes the frame's body.
 
     Args:
         input_body: The input as JSON text, when it came as an object: spliced in, as it may have 32 MiB.
+        secrets: Variables that win over those of the ring.
     """
     content: dict[str, object] = {
         "mode": Mode.RUN.value,
@@ -29,7 +31,7 @@ def encode(assignment: Assignment, channel: Channel, input_body: bytes | None) -
         "code": assignment.code,
         "entry_point": assignment.entry_point,
         "context": assignment.config,
-        "env": environment(assignment),
+        "env": environment(assignment, secrets),
         "output_bytes": assignment.limits.output_bytes,
     }
     if channel == "nats":
@@ -39,10 +41,11 @@ def encode(assignment: Assignment, channel: Channel, input_body: bytes | None) -
     return _text(content)[:-1] + b',"input":' + input_body + b"}"
 
 
-def environment(assignment: Assignment) -> dict[str, str]:
+def environment(assignment: Assignment, secrets: Mapping[str, str]) -> dict[str, str]:
     """Variables of the component's process."""
     values = {
         **assignment.env,
+        **secrets,
         "PLATFORM_API_URL": f"http://127.0.0.1:{API_PORT}",
         "NATS_URL": f"nats://x:{assignment.token}@127.0.0.1:{NATS_PORT}",
         "AUTH_TOKEN": assignment.token,
