@@ -13,13 +13,13 @@ import sqlalchemy as sa
 
 from flow_platform.store import (
     catalog,
-    deployments,
     execution_history,
     execution_lists,
     execution_payloads,
     execution_queue,
     executions,
     idempotency,
+    rollouts,
     runners,
     tables,
 )
@@ -61,9 +61,13 @@ HOT: list[Plan] = [
     (idempotency._FINISHED_BEFORE, {"before": 1, "limit": 5}, "ix_idempotency_keys_saved"),
     (catalog._VERSION_BY_ID, {"id": "x"}, "pk_versions"),
     (catalog._VERSION_BY_DIGEST, {"component_id": "c", "digest": "d"}, "uq_versions_component_id_digest"),
-    (deployments._ACTIVE, {"component_id": "c", "ring_id": "r"}, "uq_deployments_active"),
+    (rollouts._CURRENT, {"component_id": "c", "ring_id": "r"}, "ix_deployments_current"),
+    (rollouts._LIVE, {"deployment_id": "d7"}, "ix_executions_due"),
+    (rollouts._MOVING, {"after": "", "limit": 100}, "ix_deployments_moving"),
+    (rollouts._IN_SET, {"set_id": "s"}, "ix_deployments_set"),
     (runners._SEEN, {"id_": "r", "instance_": "i", "seen_at": 1, "completed": 1}, "pk_runners"),
 ]
+SAMPLE: Plan = (rollouts._SAMPLE, {"deployment_id": "d7", "since": 1, "limit": 100}, "ix_executions_ended")
 # Sorts, but only what is already due again; the index finds those.
 SORTED: list[Plan] = [
     (execution_queue._MATURED, {"now": 1, "limit": 5}, "ix_executions_delayed"),
@@ -110,6 +114,12 @@ def test_sqlite_lists_in_the_order_of_an_index_for_every_filter(sqlite_url: str)
             assert "TEMP B-TREE" not in plan, f"{query.name} sorts: {plan}"
 
 
+def test_sqlite_counts_how_executions_of_a_deployment_ended_in_the_index_alone(sqlite_url: str) -> None:
+    with sqlite_plans(sqlite_url) as connection:
+        plan = sqlite_plan(connection, SAMPLE[0], SAMPLE[1])
+        assert "COVERING INDEX ix_executions_ended (deployment_id=? AND finished_at>?)" in plan
+
+
 def test_sqlite_counts_the_unfinished_in_the_index_alone(sqlite_url: str) -> None:
     with sqlite_plans(sqlite_url) as connection:
         assert "COVERING INDEX ix_executions_due" in sqlite_plan(connection, execution_queue._COUNTS, {})
@@ -118,7 +128,7 @@ def test_sqlite_counts_the_unfinished_in_the_index_alone(sqlite_url: str) -> Non
 def test_postgresql_uses_the_index_of_each_hot_query(postgresql_url: str) -> None:
     with psycopg.connect(postgresql_url) as connection:
         fill(connection)
-        for query, parameters, index in HOT + SORTED:
+        for query, parameters, index in [*HOT, SAMPLE, *SORTED]:
             plan = postgresql_plan(connection, query, parameters)
             # A lease is found as well by its holder: those of one runner are few.
             usable = {index, "ix_executions_lease"} if query is execution_queue._EXTEND else {index}
@@ -181,6 +191,7 @@ def fill(connection: psycopg.Connection[Any]) -> None:
         "component_id": "'c' || n % 50",
     }
     values |= {"due_at": "CASE WHEN n % 5 = 0 THEN n END", "lease_holder": "CASE WHEN n % 5 = 0 THEN 'r' || n % 9 END"}
+    values |= {"finished_at": "CASE WHEN n % 5 > 0 THEN n END", "deployment_id": "'d' || n % 50"}
     values |= {"parent_id": "CASE WHEN n % 3 = 0 THEN 'id-' || n / 10 END"}
     columns, expressions = ", ".join(values), ", ".join(values.values())
     statement: Any = f"INSERT INTO executions ({columns}) SELECT {expressions} FROM generate_series(1, 5000) n"  # noqa: S608

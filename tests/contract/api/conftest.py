@@ -24,7 +24,7 @@ async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pl
     engine = Engine(open_store(f"sqlite:///{path}"), NO_NATS)
     await engine.start()
     builds = Builds()
-    engine.catalog = Catalog(engine.store, engine.clock, builds)
+    engine.catalog = Catalog(engine.store, engine.clock, builds, engine.rollouts)
     yield Platform(engine, builds, create_app(engine))
     await engine.stop()
 

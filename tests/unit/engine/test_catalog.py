@@ -19,6 +19,7 @@ from flow_platform.store import open_store
 from flow_platform.store.base import Store, Workspace
 from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef
 from flow_sdk.wire.status import Kind
+from tests.support.rollouts_alone import rollouts_over
 
 
 class Bench:
@@ -31,7 +32,7 @@ class Bench:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
-        self.catalog = Catalog(store, ManualClock(), self.build)
+        self.catalog = Catalog(store, ManualClock(), self.build, rollouts_over(store, ManualClock()))
 
     async def build(self, request: BuildRequest) -> BuildReply:
         self.builds += 1

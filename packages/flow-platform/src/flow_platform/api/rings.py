@@ -128,7 +128,7 @@ class RingRoutes:
         org_id, workspace_id = workspace_of(request)
         require_not_execution(principal, Action.DEPLOY, org_id, workspace_id)
         body = await read_model(request, DeploymentBody)
-        deployment, is_new = await self._engine.releases.deploy(
+        deployment, is_new = await self._engine.rollouts.deploy(
             principal, org_id, workspace_id, body.component_id, body.ring_id, body.version
         )
         return json_answer(deployment_document(deployment), 201 if is_new else 200)

@@ -18,8 +18,10 @@ from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Definition, Version
 from flow_platform.domain.principal import Action, Principal
 from flow_platform.engine.publish_request import MAX_DESCRIPTION, PublishRequest, definition_of
-from flow_platform.engine.releases import check_workspace, place_in_auto_rings, require_not_execution
-from flow_platform.store.base import Page, Store, Transaction
+from flow_platform.engine.releases import check_workspace, require_not_execution
+from flow_platform.engine.rollout_steps import RolloutSteps
+from flow_platform.engine.rollouts import Rollouts, place_in_auto_rings
+from flow_platform.store.base import Page, SmokeInput, Store, Transaction
 from flow_sdk.wire.runner import BuildReply, BuildRequest
 from flow_sdk.wire.status import Kind
 
@@ -47,10 +49,18 @@ class Published:
 class Catalog:
     """The components of workspaces."""
 
-    def __init__(self, store: Store, clock: Clock, build: Builder, entropy: Entropy = system_entropy) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        build: Builder,
+        rollouts: Rollouts,
+        entropy: Entropy = system_entropy,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._build = build
+        self._rollouts = rollouts
         self._entropy = entropy
 
     async def publish(
@@ -72,14 +82,14 @@ class Catalog:
             raise errors.InvalidInput(f"kind {kind.value!r} cannot be published: expected one of {expected}")
         definition = definition_of(kind, request)
         publication = _Publication(self._clock, self._entropy, org_id, workspace_id, request, definition)
-        known = await self._store.write(publication.reuse)
+        known = await self._rollouts.change(principal.subject, publication.reuse)
         if known is not None:
             return known
         reply = await self._build(_build_request(request, definition))
         if reply.error is not None:
             failure = errors.SandboxUnavailable if reply.error.code in TEMPORARY else errors.BuildFailed
             raise failure(reply.error.message, code=reply.error.code, details=reply.error.details)
-        published = await self._store.write(lambda tx: publication.add(tx, reply))
+        published = await self._rollouts.change(principal.subject, lambda steps: publication.add(steps, reply))
         logger.info(
             "published a version",
             extra={"component_id": published.component.id, "version": published.version.number},
@@ -169,8 +179,9 @@ class _Publication:
         self._definition = definition
         self._digest = definition.digest()
 
-    def reuse(self, tx: Transaction) -> Published | None:
+    def reuse(self, steps: RolloutSteps) -> Published | None:
         """The version that has the content already, if any."""
+        tx = steps.tx
         check_workspace(tx, self._org_id, self._workspace_id)
         component = self._find(tx)
         version = tx.catalog.find_version_by_digest(component.id, self._digest) if component else None
@@ -179,14 +190,16 @@ class _Publication:
         renamed = self._described(component, component.description)
         if renamed != component:
             tx.catalog.update_component(renamed)
-        place_in_auto_rings(tx, renamed, version, self._now, self._entropy)
+        self._keep_smoke_input(tx, renamed)
+        place_in_auto_rings(steps, renamed, version)
         return Published(renamed, version, is_new=False)
 
-    def add(self, tx: Transaction, reply: BuildReply) -> Published:
+    def add(self, steps: RolloutSteps, reply: BuildReply) -> Published:
         """Writes the version; looks again first, because another publish may have come in between."""
-        known = self.reuse(tx)
+        known = self.reuse(steps)
         if known is not None:
             return known
+        tx = steps.tx
         earlier = self._find(tx)
         documented = reply.description[:MAX_DESCRIPTION]
         component = self._described(earlier, documented) if earlier else self._first(documented)
@@ -207,8 +220,15 @@ class _Publication:
             output_schema=reply.output_schema,
         )
         tx.catalog.insert_version(version)
-        place_in_auto_rings(tx, component, version, self._now, self._entropy)
+        self._keep_smoke_input(tx, component)
+        place_in_auto_rings(steps, component, version)
         return Published(component, version, is_new=True)
+
+    def _keep_smoke_input(self, tx: Transaction, component: Component) -> None:
+        """It belongs to the component: it changes without a new version."""
+        if "smoke_input" in self._request.model_fields_set:
+            given = self._request.smoke_input
+            tx.rollouts.set_smoke_input(component.id, None if given is None else SmokeInput(given))
 
     def _find(self, tx: Transaction) -> Component | None:
         found = tx.catalog.find_component(self._org_id, self._workspace_id, self._definition.kind, self._request.slug)

@@ -118,9 +118,9 @@ class Grants:
         tx.executions.record_attempt(
             Attempt(after.id, after.attempt, after.lease_epoch, request.runner_id, started_at=now)
         )
-        ring = tx.catalog.find_ring(after.org_id, after.workspace_id, after.ring_id) if after.ring_id else None
+        env = tx.tenancy.merged_variables(after.org_id, after.workspace_id, after.ring_id)
         payload = tx.executions.payload(after.id)
-        return Grant(request.instance, after, self._version(tx, after.version_id), payload, ring.env if ring else {})
+        return Grant(request.instance, after, self._version(tx, after.version_id), payload, env)
 
     def _version(self, tx: Transaction, version_id: str) -> Version:
         version = self._versions.get(version_id)

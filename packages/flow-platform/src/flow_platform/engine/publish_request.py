@@ -187,15 +187,16 @@ class PublishRequest(_Closed):
     )
     examples: Annotated[tuple[Example, ...], _Texts] = Field((), max_length=MAX_EXAMPLES, strict=False)
     requires_context: bool = False
+    smoke_input: Any = None
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, value: Any) -> Any:
-        """A field that is null is a field that is not given."""
+        """A field that is null is a field that is not given; only a smoke input is removed by it."""
         if isinstance(value, dict) and ("nodes" in value or "edges" in value):
             raise ValueError("graph workflows are not supported: expected 'code'")
         if isinstance(value, dict):
-            return {name: item for name, item in value.items() if item is not None}  # pyright: ignore[reportUnknownVariableType] - JSON.
+            return {name: item for name, item in value.items() if item is not None or name == "smoke_input"}  # pyright: ignore[reportUnknownVariableType] - JSON.
         return value
 
 

@@ -1,7 +1,7 @@
-"""Which version runs where: rings, and the deployments that place versions in them.
+"""Which version runs where: what an execution runs on, and the rings and deployments of a workspace.
 
-At most one deployment is active per component and ring; placing another version supersedes it in the same
-transaction. What was once active stays as history, so that it can be activated again.
+At most one deployment is active per component and ring. How another one gets there is in `rollouts`; here is only the
+short way of a component's first use in a ring.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Final
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Version
+from flow_platform.domain.deployment import Activated, PlacementStarted, ValidationStarted
 from flow_platform.domain.principal import Action, Principal, Role
-from flow_platform.domain.release import Deployment, DeploymentState, Ring
+from flow_platform.domain.release import Deployment, DeploymentState, Ring, RollbackRule
+from flow_platform.domain.rollout import Track, begin, choose, step
 from flow_platform.store.base import Page, Store, Transaction
 from flow_sdk.wire.status import Kind
 
@@ -29,6 +31,8 @@ class NewRing:
     order: int
     auto_deploy: bool = False
     env: dict[str, str] = field(default_factory=dict[str, str])
+    requires_approval: bool = False
+    rollback: RollbackRule | None = None
 
 
 def resolve_deployment(
@@ -41,20 +45,23 @@ def resolve_deployment(
     now: datetime,
     entropy: Entropy = system_entropy,
 ) -> tuple[Deployment, Version]:
-    """What the execution runs on when the component is called in the ring.
+    """What the execution runs on when the component is called in the ring: the active deployment, or the one on its way
+    that takes a share.
 
     A component that is not deployed in a ring that allows it gets its newest version deployed there.
 
     Raises:
         Conflict: `not_deployed`: nothing is active, and the ring or the caller does not want it deployed on first use.
     """
-    active = tx.catalog.active_deployment(component.id, ring.id)
-    if active is not None:
-        return active, tx.catalog.get_version(active.version_id)
+    track = Track(component.id, ring, tuple(tx.rollouts.current(component.id, ring.id)))
+    chosen = choose(track, execution_id)
+    if chosen is not None:
+        return chosen, tx.catalog.get_version(chosen.version_id)
     newest = tx.catalog.find_version(component.id) if auto_deploy and ring.auto_deploy else None
-    if newest is None:
+    why = _why_not_by_use(tx, track, newest) if newest else ""
+    if newest is None or why:
         raise errors.Conflict(
-            f"{component.kind.value} {component.slug!r} is not deployed in ring {ring.name!r}",
+            f"{component.kind.value} {component.slug!r} is not deployed in ring {ring.name!r}" + (why and f": {why}"),
             code="not_deployed",
             hint="deploy a version of it there, or call it in a ring that deploys on first use",
         )
@@ -64,16 +71,26 @@ def resolve_deployment(
 def place(
     tx: Transaction, component: Component, version: Version, ring: Ring, now: datetime, entropy: Entropy
 ) -> Deployment:
-    """Makes a version the active one of its component in a ring; the earlier one is superseded.
+    """Makes a version the active one of its component in a ring, at once; the earlier one is superseded.
 
     Returns the deployment that is active afterwards: the earlier one when it is of this version already.
     """
-    active = tx.catalog.active_deployment(component.id, ring.id)
-    if active is not None and active.version_id == version.id:
-        return active
-    if active is not None:
-        tx.catalog.set_deployment_state(active.id, DeploymentState.SUPERSEDED, now)
-    deployment = Deployment(
+    before = tx.rollouts.track(component.id, ring, for_update=True)
+    if before.active is not None and before.active.version_id == version.id:
+        return before.active
+    made = new_deployment(component, version, ring, now, entropy)
+    after = begin(before, made)
+    for event in (PlacementStarted(now), ValidationStarted(now), Activated(now)):
+        after = step(after, made.id, event)
+    tx.rollouts.save([before], [after])
+    return after.get(made.id)
+
+
+def new_deployment(
+    component: Component, version: Version, ring: Ring, now: datetime, entropy: Entropy, requested_by: str = ""
+) -> Deployment:
+    """A deployment that is to begin."""
+    return Deployment(
         id=new_id(now, entropy),
         org_id=component.org_id,
         workspace_id=component.workspace_id,
@@ -81,20 +98,24 @@ def place(
         version_id=version.id,
         version=version.number,
         ring_id=ring.id,
-        state=DeploymentState.ACTIVE,
+        state=DeploymentState.QUEUED,
         created_at=now,
-        activated_at=now,
+        digest=version.digest,
+        requested_by=requested_by,
     )
-    tx.catalog.insert_deployment(deployment)
-    return deployment
 
 
-def place_in_auto_rings(
-    tx: Transaction, component: Component, version: Version, now: datetime, entropy: Entropy
-) -> list[Deployment]:
-    """Makes a published version the active one in all rings that deploy by themselves."""
-    rings = tx.catalog.list_rings(component.org_id, component.workspace_id)
-    return [place(tx, component, version, ring, now, entropy) for ring in rings if ring.auto_deploy]
+def _why_not_by_use(tx: Transaction, track: Track, newest: Version) -> str:
+    """Why the first use may not deploy the newest version; empty when it may."""
+    busy = track.on_its_way
+    if busy is not None:
+        return f"version {busy.version!r} is {busy.state.value!r} there"
+    if track.ring.requires_approval:
+        return "deployments there require an approval"
+    latest = tx.rollouts.latest(track.component_id, track.ring.id)
+    if latest is not None and latest.version_id == newest.id and latest.state is DeploymentState.FAILED:
+        return f"version {newest.number!r} failed there: {latest.reason}"
+    return ""
 
 
 class Releases:
@@ -132,6 +153,8 @@ class Releases:
             auto_deploy=ring.auto_deploy,
             created_at=now,
             env=ring.env,
+            requires_approval=ring.requires_approval,
+            rollback=ring.rollback,
         )
 
         def operation(tx: Transaction) -> Ring:
@@ -149,40 +172,6 @@ class Releases:
                 )
             tx.catalog.insert_ring(made)
             return made
-
-        return await self._store.write(operation)
-
-    async def deploy(
-        self,
-        principal: Principal,
-        org_id: str,
-        workspace_id: str,
-        component_id: str,
-        ring_id: str,
-        version: int | None = None,
-    ) -> tuple[Deployment, bool]:
-        """Makes a version (None: the newest) the active one in a ring.
-
-        Returns:
-            The active deployment, and whether it is new: deploying what is active already changes nothing.
-
-        Raises:
-            NotFound: Component, version or ring is unknown in this workspace.
-        """
-        require_not_execution(principal, Action.DEPLOY, org_id, workspace_id)
-        now = self._clock.now()
-
-        def operation(tx: Transaction) -> tuple[Deployment, bool]:
-            component = _component(tx, org_id, workspace_id, component_id)
-            ring = tx.catalog.find_ring(org_id, workspace_id, ring_id)
-            if ring is None:
-                raise errors.NotFound(f"ring {ring_id!r} not found")
-            chosen = tx.catalog.find_version(component.id, version)
-            if chosen is None:
-                raise errors.NotFound(f"version {version!r} of {component.kind.value} {component.slug!r} not found")
-            before = tx.catalog.active_deployment(component.id, ring.id)
-            after = place(tx, component, chosen, ring, now, self._entropy)
-            return after, before is None or before.id != after.id
 
         return await self._store.write(operation)
 
@@ -210,10 +199,7 @@ class Releases:
     ) -> Deployment:
         """Raises NotFound when there is none in this workspace."""
         require_not_execution(principal, Action.READ, org_id, workspace_id)
-        found = await self._store.read(lambda tx: tx.catalog.find_deployment(org_id, workspace_id, deployment_id))
-        if found is None:
-            raise errors.NotFound(f"deployment {deployment_id!r} not found")
-        return found
+        return await self._store.read(lambda tx: find_deployment(tx, org_id, workspace_id, deployment_id))
 
 
 def require_not_execution(principal: Principal, action: Action, org_id: str, workspace_id: str) -> None:
@@ -238,7 +224,29 @@ def check_workspace(tx: Transaction, org_id: str, workspace_id: str) -> None:
         raise errors.NotFound("not found")
 
 
-def _component(tx: Transaction, org_id: str, workspace_id: str, id_or_slug: str) -> Component:
+def find_ring(tx: Transaction, org_id: str, workspace_id: str, ring_id: str) -> Ring:
+    """Raises NotFound when the workspace has no such ring."""
+    ring = tx.catalog.find_ring(org_id, workspace_id, ring_id)
+    if ring is None:
+        raise errors.NotFound(f"ring {ring_id!r} not found")
+    return ring
+
+
+def find_deployment(tx: Transaction, org_id: str, workspace_id: str, deployment_id: str) -> Deployment:
+    """Raises NotFound when the workspace has no such deployment."""
+    found = tx.catalog.find_deployment(org_id, workspace_id, deployment_id)
+    if found is None:
+        raise errors.NotFound(f"deployment {deployment_id!r} not found")
+    return found
+
+
+def find_component(tx: Transaction, org_id: str, workspace_id: str, id_or_slug: str) -> Component:
+    """A component of whatever kind.
+
+    Raises:
+        NotFound: The workspace has none.
+        InvalidInput: It is the slug of several.
+    """
     found = [
         component for kind in Kind if (component := tx.catalog.find_component(org_id, workspace_id, kind, id_or_slug))
     ]

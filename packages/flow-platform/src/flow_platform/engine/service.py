@@ -27,6 +27,8 @@ from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
 from flow_platform.engine.recorder import Recorder
 from flow_platform.engine.releases import Releases
+from flow_platform.engine.rollout_watch import RolloutWatch
+from flow_platform.engine.rollouts import Rollouts
 from flow_platform.engine.secret_delivery import SecretDelivery
 from flow_platform.engine.secrets import Secrets
 from flow_platform.engine.stages import Stages
@@ -59,6 +61,7 @@ class Engine:
     executions: Executions
     catalog: Catalog
     releases: Releases
+    rollouts: Rollouts
     secrets: Secrets
     tokens: Tokens
     workspace: Workspace
@@ -115,7 +118,8 @@ class Engine:
         self.submitter = Submitter(self.store, self.clock, self._wakeups, stages, self._claims, grants)
         ends = Ends(graphs.advance)
         self.executions = Executions(self.store, self.clock, self._wakeups, notices, ends)
-        self.catalog = Catalog(self.store, self.clock, self._build)
+        self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
+        self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
         self.releases = Releases(self.store, self.clock)
         self._recorder = Recorder(
             self.store,
@@ -131,6 +135,7 @@ class Engine:
         self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, grants, ends, self.leasing)
         self.sweeper = Sweeper(self.store, self.clock, self._wakeups, notices, ends)
         self._spawn("link", self._link.connect(self._attach))
+        self._spawn("rollouts", RolloutWatch(self.store, self.clock, self._wakeups, self.rollouts).run())
         self._spawn("sweeper", self.sweeper.run(self.leasing.lease, lambda: self._link.is_up))
 
     async def stop(self) -> None:

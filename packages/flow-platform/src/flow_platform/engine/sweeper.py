@@ -22,6 +22,7 @@ from flow_platform.engine import outcome
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
 from flow_platform.engine.ends import Ends
 from flow_platform.engine.heartbeats import lose
+from flow_platform.engine.rollout_watch import failure_keys
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Store, Transaction
 from flow_sdk.wire.status import Status
@@ -78,7 +79,8 @@ class Sweeper:
         self._notices.stop_containers(swept.stopped, "timeout")
         self._notices.send(swept.cancelled)
         if swept.changed:
-            self._wakeups.notify([execution.id for execution in swept.changed] + [WORK])
+            ids = [execution.id for execution in swept.changed]
+            self._wakeups.notify([*ids, *failure_keys(swept.changed), WORK])
         return len(swept.changed) >= BATCH
 
     def _sweep(self, tx: Transaction, leases: bool) -> _Swept:

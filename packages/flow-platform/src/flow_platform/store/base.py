@@ -21,8 +21,10 @@ from typing import Any, Protocol, TypeVar
 from flow_platform.domain.checkpoint import Checkpoint, SentEvent
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
-from flow_platform.domain.release import Deployment, DeploymentState, Ring
+from flow_platform.domain.release import Deployment, Ring
 from flow_platform.domain.replay import Call
+from flow_platform.domain.rollout import Track
+from flow_platform.domain.rollout_health import Sample
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.secret_table import SecretTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
@@ -314,17 +316,17 @@ class CatalogTable(Protocol):
 
     def insert_ring(self, ring: Ring) -> None: ...
 
+    def update_ring(self, ring: Ring) -> None:
+        """Writes all but name and tenant."""
+        ...
+
     def list_rings(self, org_id: str, workspace_id: str) -> list[Ring]: ...
 
     def find_ring(self, org_id: str, workspace_id: str, id_or_name: str) -> Ring | None: ...
 
     def insert_deployment(self, deployment: Deployment) -> None: ...
 
-    def set_deployment_state(self, deployment_id: str, state: DeploymentState, at: datetime) -> None: ...
-
     def find_deployment(self, org_id: str, workspace_id: str, deployment_id: str) -> Deployment | None: ...
-
-    def active_deployment(self, component_id: str, ring_id: str) -> Deployment | None: ...
 
     def list_deployments(
         self,
@@ -335,6 +337,57 @@ class CatalogTable(Protocol):
         cursor: str | None,
         limit: int,
     ) -> Page: ...
+
+
+@dataclass(frozen=True)
+class SmokeInput:
+    """What a new deployment of a component is validated with. Any JSON value, also null."""
+
+    input_data: Any
+
+
+class RolloutTable(Protocol):
+    def current(self, component_id: str, ring_id: str) -> list[Deployment]:
+        """The active deployment and the one on its way, as far as there are any. For each new execution."""
+        ...
+
+    def track(self, component_id: str, ring: Ring, also: Sequence[str] = (), *, for_update: bool = False) -> Track:
+        """What matters of all deployments: those that are current, the one before the active one, those named.
+
+        Args:
+            for_update: Locks the current ones; of two transactions that change one track, one runs again.
+        """
+        ...
+
+    def save(self, before: Sequence[Track], after: Sequence[Track]) -> None:
+        """Writes what differs. Of transactions that make a second deployment active or on its way, one runs again."""
+        ...
+
+    def latest(self, component_id: str, ring_id: str) -> Deployment | None:
+        """The one made last, whatever became of it."""
+        ...
+
+    def moving(self, after: str, limit: int) -> list[Deployment]:
+        """Those on their way or being rolled back, of all tenants, by id."""
+        ...
+
+    def new(self, since: datetime, after: str, limit: int) -> list[Deployment]:
+        """Active ones of all tenants, activated later, in rings that roll back by themselves; by id."""
+        ...
+
+    def in_set(self, set_id: str) -> list[Deployment]: ...
+
+    def queued_in(self, ring_id: str) -> list[Deployment]: ...
+
+    def sample(self, deployment_id: str, since: datetime) -> Sample:
+        """How its executions ended since then; of very many the newest."""
+        ...
+
+    def has_live_execution(self, deployment_id: str) -> bool: ...
+
+    def smoke_input(self, component_id: str) -> SmokeInput | None: ...
+
+    def set_smoke_input(self, component_id: str, smoke: SmokeInput | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -370,6 +423,18 @@ class TenancyTable(Protocol):
         """Of an organization, oldest first."""
         ...
 
+    def variables(self, org_id: str, workspace_id: str | None = None) -> dict[str, str]:
+        """Those of the organization itself, or of one of its workspaces itself."""
+        ...
+
+    def set_variables(self, org_id: str, workspace_id: str | None, env: dict[str, str]) -> bool:
+        """Replaces all; False when there is no such organization or workspace."""
+        ...
+
+    def merged_variables(self, org_id: str, workspace_id: str, ring_id: str | None) -> dict[str, str]:
+        """What a container in the ring sees. One statement: it runs for each attempt."""
+        ...
+
     def insert_signing_key(self, key: SigningKey) -> None: ...
 
     def signing_keys(self) -> list[SigningKey]:
@@ -393,6 +458,7 @@ class Transaction(Protocol):
     executions: ExecutionTable
     checkpoints: CheckpointTable
     catalog: CatalogTable
+    rollouts: RolloutTable
     tenancy: TenancyTable
     runners: RunnerTable
     secrets: SecretTable

@@ -331,7 +331,7 @@ partial_index("uq_deployments_on_its_way", ON_ITS_WAY, _d.component_id, _d.ring_
 partial_index("ix_deployments_current", CURRENT, _d.component_id, _d.ring_id)
 partial_index("ix_deployments_moving", MOVING, _d.id)
 partial_index("ix_deployments_new", "state = 'active'", _d.ring_id, _d.activated_at)
-partial_index("ix_deployments_set", "set_id IS NOT NULL", _d.set_id)
+partial_index("ix_deployments_set", "set_id IS NOT NULL", _d.set_id, _d.id)
 Index("ix_deployments_workspace", _d.workspace_id, _d.created_at, _d.id, _d.ring_id)
 Index("ix_deployments_component", _d.component_id, _d.created_at, _d.id)
 

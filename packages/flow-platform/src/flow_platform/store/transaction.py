@@ -9,6 +9,7 @@ from flow_platform.store.connection import Connection
 from flow_platform.store.executions import ExecutionRows
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.models import ModelRows
+from flow_platform.store.rollouts import RolloutRows
 from flow_platform.store.runners import RunnerRows
 from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.secrets import SecretRows
@@ -20,6 +21,7 @@ class SqlTransaction:
         self.executions: base.ExecutionTable = ExecutionRows(connection)
         self.checkpoints: base.CheckpointTable = CheckpointRows(connection)
         self.catalog: base.CatalogTable = CatalogRows(connection)
+        self.rollouts: base.RolloutTable = RolloutRows(connection)
         self.tenancy: base.TenancyTable = TenancyRows(connection)
         self.runners: base.RunnerTable = RunnerRows(connection)
         self.secrets: SecretTable = SecretRows(connection)
