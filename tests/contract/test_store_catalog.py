@@ -13,7 +13,7 @@ from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.store.base import Store, Transaction
 from flow_sdk.wire.runner import EnvironmentRef, Limits
 from flow_sdk.wire.status import Kind
-from tests.support.store_records import NOW, SECOND, TICK, component, deployment, ring, version
+from tests.support.store_records import NOW, TICK, component, deployment, ring, version
 
 
 async def save(store: Store, *records: Component | Version | Ring | Deployment) -> None:
