@@ -192,12 +192,12 @@ def load_master_keys(*, key: str, previous_key: str, file: Path | None, command:
     known: list[MasterKey] = [CommandMasterKey(command)] if command else []
     if key:
         known.append(parse_key(key, "FLOW_MASTER_KEY"))
-    if previous_key:
-        known.append(parse_key(previous_key, "FLOW_PREVIOUS_MASTER_KEY"))
     if file is not None:
         known += _read_file(file)
-    if previous_key and not (key or command):
-        raise SettingsError("FLOW_PREVIOUS_MASTER_KEY is given alone: expected FLOW_MASTER_KEY or a command with it")
+    if previous_key and not known:
+        raise SettingsError("FLOW_PREVIOUS_MASTER_KEY is given alone: expected the newer master key with it")
+    if previous_key:
+        known.append(parse_key(previous_key, "FLOW_PREVIOUS_MASTER_KEY"))
     return MasterKeys(known[0], known[1:], lost_id) if known else MasterKeys(lost_id=lost_id)
 
 

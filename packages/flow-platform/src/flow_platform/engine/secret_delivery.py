@@ -64,7 +64,7 @@ class SecretDelivery:
         try:
             values = await self._secrets.decrypted(found.key, found.sealed)
         except (MasterKeyUnavailable, SecretUnreadable) as error:
-            logger.error("secrets could not be decrypted: %s", error.message, extra=_fields(request))
+            logger.warning("secrets could not be decrypted: %s", error.message, extra=_fields(request))
             hint = f" (hint: {error.hint})" if error.hint else ""
             # A key management service that is away comes back; a value that was changed does not.
             away = isinstance(error, MasterKeyUnavailable)

@@ -2,7 +2,8 @@
 
 A secret is looked for as it is and in the forms in which programs print it by mistake: base64 (alone, or anywhere in
 something longer that was encoded), hexadecimal, percent-encoded, and escaped as in JSON and `repr`. Line breaks inside
-do not hide it. This is a net under accidents, not a wall: a component that means to give a secret away can
+do not hide it. This is a net under accidents, not a wall: a component that means to give a secret away can encode it
+in a way of its own.
 """
 
 from __future__ import annotations
