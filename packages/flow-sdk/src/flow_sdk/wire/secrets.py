@@ -1,14 +1,27 @@
-"""How a runner asks for the secrets of one attempt. Request and reply are JSON over core NATS, subject
-`subjects.RUNNER_SECRETS`; the values inside the reply are sealed for the one that asked.
+"""What is told of secrets, and how a runner asks for those of one attempt.
+
+Request and reply of a runner are JSON over core NATS, subject `subjects.RUNNER_SECRETS`; the values inside the reply
+are sealed for the one that asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from pydantic import Field
 
 from flow_sdk.wire.execution import Document, ErrorDocument
+
+
+class SecretDocument(Document):
+    """What is told of a secret. `ring_id` null: the value of every ring that has none of its own."""
+
+    name: str
+    ring_id: str | None
+    version: int
+    created_at: datetime
+    created_by: str
 
 
 class SecretsRequest(Document):
