@@ -17,6 +17,7 @@ from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
 from flow_platform.api.rings import RingRoutes
 from flow_platform.api.routing import Router
+from flow_platform.api.secrets import SecretRoutes
 from flow_platform.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def create_app(engine: Engine, *, metrics: Metrics | None = None, max_body_bytes
         *EventRoutes(engine, metrics).routes(),
         *ComponentRoutes(engine).routes(),
         *RingRoutes(engine).routes(),
+        *SecretRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
         *FrontPage().routes(),

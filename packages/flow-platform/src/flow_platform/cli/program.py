@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "events": ("executions", "Print the events and logs of an execution."),
     "cancel": ("executions", "Cancel executions."),
     "token": ("token", "Make a token."),
+    "secret": ("secret", "Set, list and delete secrets."),
     "doctor": ("doctor", "Check this machine, and say how to mend what is missing."),
     "bench": ("bench", "Run the benchmark on this machine."),
     "api": ("api", "Run the server alone, for several machines."),

@@ -81,6 +81,13 @@ class Remote:
         """POST below the workspace, or to an absolute path. Returns status and answer."""
         return self._send(self._client.build_request("POST", self._url(path), json=body, timeout=timeout_seconds))
 
+    def put(self, path: str, body: Any) -> Any:
+        return self._send(self._client.build_request("PUT", self._url(path), json=body))[1]
+
+    def delete(self, path: str, **params: Any) -> None:
+        given = {key: str(value) for key, value in params.items() if value is not None}
+        self._answered(self._client.build_request("DELETE", self._url(path), params=given))
+
     def submit(self, path: str, body: Any) -> dict[str, Any]:
         """POST below the workspace, repeated where that helps: under one key, so that it is done once."""
         content = json.dumps(body, allow_nan=False).encode()  # ASCII: whatever text is in the input can be sent.
@@ -168,12 +175,16 @@ class Remote:
         return path if path.startswith("/api/") else self.connection.workspace_path + path
 
     def _send(self, request: httpx.Request) -> tuple[int, Any]:
+        response = self._answered(request)
+        return response.status_code, _object(response)
+
+    def _answered(self, request: httpx.Request) -> httpx.Response:
         try:
             response = self._client.send(request)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         _check(response)
-        return response.status_code, _object(response)
+        return response
 
     def _unreachable(self, error: httpx.HTTPError) -> FlowError:
         return unreachable(self.connection.base_url, error)

@@ -21,6 +21,7 @@ from typing import Any, Final
 from flow_platform.bus.server import NatsServer
 from flow_platform.cli.child import Child, ChildFailed, Program, tail_of
 from flow_platform.cli.data_folder import DataFolder, write_atomically
+from flow_platform.cli.master_key import ensure_master_key
 from flow_platform.domain.errors import FlowError
 from flow_platform.settings import PREFIX, TEST_PREFIX, Settings, as_environment
 
@@ -65,6 +66,7 @@ class Supervisor:
         self._folder.lock()
         try:
             self._remove_ready_files()
+            ensure_master_key(self._settings)
             listener = bind(self._settings)
             try:
                 await self._run_parts(listener)
@@ -128,7 +130,14 @@ class Supervisor:
         for number in range(1, self._settings.runners + 1):
             name = f"runner-{number}"
             # A runner machine holds no credential of the database, so this one gets none either.
-            own = dataclasses.replace(settings, runner_id=f"local-{number}", database_url="")
+            own = dataclasses.replace(
+                settings,
+                runner_id=f"local-{number}",
+                database_url="",
+                master_key="",
+                previous_master_key="",
+                master_key_command="",
+            )
             self._children.append(self._child(name, "runner", own, self._runner_url, {}))
         keepers += [asyncio.create_task(child.keep_running(), name=child.program.name) for child in self._children]
 
