@@ -11,13 +11,17 @@ from flow_platform.api.components import ComponentRoutes
 from flow_platform.api.events import EventRoutes
 from flow_platform.api.executions import ExecutionRoutes
 from flow_platform.api.front_page import FrontPage
+from flow_platform.api.gateway import GatewayRoutes
 from flow_platform.api.health import HealthRoutes
 from flow_platform.api.inline import InlineRoutes
+from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
 from flow_platform.api.rings import RingRoutes
 from flow_platform.api.routing import Router
 from flow_platform.api.secrets import SecretRoutes
+from flow_platform.gateway.keys import SecretKeys
+from flow_platform.gateway.model_gateway import ModelGateway
 from flow_platform.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -26,19 +30,29 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES: Final = 33 << 20  # An input of 32 MiB, and what is around it.
 
 
-def create_app(engine: Engine, *, metrics: Metrics | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> ASGIApp:
+def create_app(
+    engine: Engine,
+    *,
+    metrics: Metrics | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    models: ModelGateway | None = None,
+) -> ASGIApp:
     """The application over one engine, which must have been started before the first request.
 
     Args:
         engine: Does what is asked.
         metrics: Of the process; its own when None.
         max_body_bytes: Of one request.
+        models: Calls models; one with the built-in providers and the workspaces' own keys when None.
     """
     metrics = metrics or Metrics()
+    models = models or ModelGateway(engine.store, engine.clock, SecretKeys(engine.secrets, {}))
     routes = [  # In the order of heat: the router tries one after the other.
         *ExecutionRoutes(engine).routes(),
         *InlineRoutes(engine).routes(),
         *EventRoutes(engine, metrics).routes(),
+        *GatewayRoutes(engine, models).routes(),
+        *ModelCallRoutes(engine, models).routes(),
         *ComponentRoutes(engine).routes(),
         *RingRoutes(engine).routes(),
         *SecretRoutes(engine).routes(),
