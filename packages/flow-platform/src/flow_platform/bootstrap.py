@@ -149,6 +149,9 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
     from flow_platform.engine.grants import Leasing
     from flow_platform.engine.master_keys import load_master_keys
     from flow_platform.engine.service import Engine
+    from flow_platform.gateway.configuration import read_platform_models
+    from flow_platform.gateway.keys import SecretKeys
+    from flow_platform.gateway.model_gateway import ModelGateway
     from flow_platform.store import open_store
 
     class Server(uvicorn.Server):
@@ -167,10 +170,12 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
         lost_id=settings.lost_master_key,
     )
     engine = Engine(open_store(settings.database_url), settings.nats_url, leasing=leasing, master_keys=keys)
+    platform_models = read_platform_models(settings.models_file)
     await engine.start()
+    models = ModelGateway(engine.store, engine.clock, SecretKeys(engine.secrets, os.environ), platform_models)
     try:
         config = uvicorn.Config(
-            create_app(engine, max_body_bytes=settings.max_body_bytes),
+            create_app(engine, max_body_bytes=settings.max_body_bytes, models=models),
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -197,6 +202,7 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
         if engine.failed.done():
             engine.failed.result()
     finally:
+        await models.close()
         await engine.stop()
 
 

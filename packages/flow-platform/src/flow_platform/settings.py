@@ -153,6 +153,9 @@ class Settings:
     runner_id: str = _setting("", _runner_id, "Name of a runner, stable over restarts; empty: from the host's name.")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "Least important lines to log.")
     log_format: str = _setting("text", _one_of("text", "json"), "Shape of log lines.")
+    models_file: Path | None = _setting(  # noqa: RUF009
+        None, _optional_path, "Providers, aliases, limits and prices of models, in TOML or JSON."
+    )
     ready_file: Path | None = _setting(  # noqa: RUF009
         None, _optional_path, "Written when the platform takes requests."
     )
@@ -308,6 +311,7 @@ def _completed(settings: Settings) -> Settings:
         cache_dir=settings.cache_dir.absolute(),
         database_url=settings.database_url or f"sqlite:///{data_dir / 'flow.db'}",
         slots=settings.slots or 2 * (os.cpu_count() or 1),
+        models_file=settings.models_file.absolute() if settings.models_file else None,
         ready_file=settings.ready_file.absolute() if settings.ready_file else None,
         master_key_file=(settings.master_key_file or data_dir / "master.key").absolute(),
         runner_id=settings.runner_id or re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:64] or "runner",
