@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from flow_platform.store import (
+    calls,
     catalog,
     execution_history,
     execution_lists,
@@ -65,6 +66,9 @@ HOT: list[Plan] = [
     (rollouts._LIVE, {"deployment_id": "d7"}, "ix_executions_due"),
     (rollouts._MOVING, {"after": "", "limit": 100}, "ix_deployments_moving"),
     (rollouts._IN_SET, {"set_id": "s"}, "ix_deployments_set"),
+    (calls._WAS_CALLED, {"parent_id": "x", "execution_id": "y"}, "ix_calls_inherited"),
+    (calls._JOINED, {"parent_id": "x", "execution_id": "y"}, "ix_calls_inherited"),
+    (runners._INSTANCE, {"id": "r"}, "pk_runners"),
     (runners._SEEN, {"id_": "r", "instance_": "i", "seen_at": 1, "completed": 1}, "pk_runners"),
 ]
 SAMPLE: Plan = (rollouts._SAMPLE, {"deployment_id": "d7", "since": 1, "limit": 100}, "ix_executions_ended")
@@ -97,6 +101,20 @@ def lists() -> list[tuple[Query, Mapping[str, Any], set[str]]]:
     return found
 
 
+def lists_to_retry() -> list[tuple[Query, Mapping[str, Any], set[str]]]:
+    """Those that were not retried, of a status in which that can be done; and those that were."""
+    found = []
+    for has_cursor in (False, True):
+        more = LIST | (AFTER if has_cursor else {})
+        unretried = execution_lists._page(
+            frozenset({"status"}), has_cursor=has_cursor, retried=False, is_unsuccessful=True
+        )
+        found.append((unretried, more | {"status": "dead_letter"}, {"ix_executions_unretried"}))
+        retried = execution_lists._page(frozenset(), has_cursor=has_cursor, retried=True)
+        found.append((retried, more, {"ix_executions_retried"}))
+    return found
+
+
 def test_sqlite_uses_the_index_of_each_hot_query(sqlite_url: str) -> None:
     with sqlite_plans(sqlite_url) as connection:
         for query, parameters, index in HOT + SORTED:
@@ -108,7 +126,7 @@ def test_sqlite_uses_the_index_of_each_hot_query(sqlite_url: str) -> None:
 
 def test_sqlite_lists_in_the_order_of_an_index_for_every_filter(sqlite_url: str) -> None:
     with sqlite_plans(sqlite_url) as connection:
-        for query, parameters, usable in lists():
+        for query, parameters, usable in lists() + lists_to_retry():
             plan = sqlite_plan(connection, query, parameters)
             require_indexed(query, plan, usable)
             assert "TEMP B-TREE" not in plan, f"{query.name} sorts: {plan}"
@@ -147,6 +165,10 @@ def test_postgresql_lists_in_the_order_of_an_index_for_every_filter(postgresql_u
             plan = postgresql_plan(connection, query, parameters)
             # It has statistics, and may know better than the order of the filters.
             assert any(index in plan for index in ALL_OF_LISTS), f"{query.name}: {plan}"
+            assert "Sort" not in plan, f"{query.name} sorts: {plan}"
+        for query, parameters, usable in lists_to_retry():
+            plan = postgresql_plan(connection, query, parameters)
+            assert any(index in plan for index in usable), f"{query.name}: {plan}"
             assert "Sort" not in plan, f"{query.name} sorts: {plan}"
 
 

@@ -105,6 +105,7 @@ class ExecutionFilter:
     ring_id: str | None = None
     parent_id: str | None = None
     kind: Kind | None = None
+    retried: bool | None = None  # By hand; see `Execution.retried_as_id`.
 
 
 class ExecutionTable(Protocol):
@@ -129,6 +130,10 @@ class ExecutionTable(Protocol):
 
     def adopt_child(self, parent_id: str) -> None:
         """Raises the parent's `live_children` by one."""
+        ...
+
+    def release_child(self, parent_id: str) -> None:
+        """Lowers it by one; for children that were started by another parent, see `joined`."""
         ...
 
     def acquire(self, now: datetime, limit: int) -> list[Execution]:
@@ -245,15 +250,23 @@ class ExecutionTable(Protocol):
         ...
 
     def was_called(self, parent_id: str, execution_id: str) -> bool:
-        """Whether a call of the parent was answered with that execution, made below another one."""
+        """Whether a call that the parent inherited was answered with that execution, made below another one."""
+        ...
+
+    def joined(self, parent_id: str, execution_id: str) -> bool:
+        """The same, and the parent made that call again itself."""
         ...
 
     def attempt_error(self, execution_id: str, number: int) -> str | None:
         """The code of the error that an attempt ended with; None for none, or no such attempt."""
         ...
 
-    def inherit_calls(self, parent_id: str, from_id: str) -> None:
-        """Gives an execution that has made no call the calls of another, as if it had made them in an attempt 0."""
+    def inherit_calls(self, parent_id: str, from_id: str, *, checkpoints: bool = True) -> None:
+        """Gives an execution that has made no call the calls of another, as if it had made them in an attempt 0.
+
+        Args:
+            checkpoints: Those for checkpoints, too.
+        """
         ...
 
 
@@ -444,6 +457,10 @@ class TenancyTable(Protocol):
 
 class RunnerTable(Protocol):
     def register(self, runner_id: str, instance: str, slots: int, at: datetime) -> None: ...
+
+    def instance(self, runner_id: str) -> str | None:
+        """The process start that is registered under the runner's id."""
+        ...
 
     def seen(self, runner_id: str, instance: str, at: datetime, completed: int) -> bool:
         """Notes a heartbeat; False when the instance is not the registered one."""

@@ -63,11 +63,13 @@ _MAKE_AGAIN = Query(
     ),
 )
 
-_WAS_CALLED = Query(
-    "was called",
-    sa.select(_c.ordinal)
-    .where(_c.parent_id == bindparam("parent_id"), _c.execution_id == bindparam("execution_id"))
-    .limit(sa.literal_column("1")),
+# Only a call that was inherited is answered with an execution below another parent. Literal, as the index says it.
+_IS_INHERITED = _c.first_attempt == sa.literal_column("0")
+_INHERITED = (_c.parent_id == bindparam("parent_id"), _c.execution_id == bindparam("execution_id"), _IS_INHERITED)
+_WAS_CALLED = Query("was called", sa.select(_c.ordinal).where(*_INHERITED).limit(sa.literal_column("1")))
+_JOINED = Query(
+    "joined",
+    sa.select(_c.ordinal).where(*_INHERITED, _c.attempt + sa.literal_column("0") > sa.literal_column("0")).limit(sa.literal_column("1")),
 )
 _OF_THE_OTHER = (
     bindparam("parent_id_", type_=Word),
@@ -80,25 +82,16 @@ _OF_THE_OTHER = (
     _c.component,
     _c.checkpoint_id,
 )
-_INHERIT = Query(
-    "inherit calls",
-    sa.insert(calls)
-    .inline()
-    .from_select(
-        [
-            "parent_id",
-            "first_attempt",
-            "attempt",
-            "key",
-            "occurrence",
-            "ordinal",
-            "execution_id",
-            "component",
-            "checkpoint_id",
-        ],
-        sa.select(*_OF_THE_OTHER).where(_c.parent_id == bindparam("from_id")),
-    ),
-)
+
+
+def _inherit(*which: sa.ColumnElement[bool]) -> Query:
+    names = ("parent_id", "first_attempt", "attempt", "key", "occurrence", "ordinal", "execution_id", "component")
+    theirs = sa.select(*_OF_THE_OTHER).where(_c.parent_id == bindparam("from_id"), *which)
+    return Query("inherit calls", sa.insert(calls).inline().from_select([*names, "checkpoint_id"], theirs))
+
+
+_INHERIT = _inherit()
+_INHERIT_CHILDREN = _inherit(_c.execution_id.is_not(None))
 
 
 class Calls:
@@ -143,8 +136,12 @@ class Calls:
     def was_called(self, parent_id: str, execution_id: str) -> bool:
         return self._connection.row(_WAS_CALLED, {"parent_id": parent_id, "execution_id": execution_id}) is not None
 
-    def inherit_calls(self, parent_id: str, from_id: str) -> None:
-        self._connection.run(_INHERIT, {"parent_id_": parent_id, "from_id": from_id})
+    def joined(self, parent_id: str, execution_id: str) -> bool:
+        return self._connection.row(_JOINED, {"parent_id": parent_id, "execution_id": execution_id}) is not None
+
+    def inherit_calls(self, parent_id: str, from_id: str, *, checkpoints: bool = True) -> None:
+        query = _INHERIT if checkpoints else _INHERIT_CHILDREN
+        self._connection.run(query, {"parent_id_": parent_id, "from_id": from_id})
 
 
 def _call(row: tuple[Any, ...]) -> Call:

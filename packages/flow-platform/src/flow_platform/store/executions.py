@@ -100,3 +100,6 @@ class ExecutionRows(ExecutionQueue, ExecutionLists, ExecutionPayloads, Execution
 
     def adopt_child(self, parent_id: str) -> None:
         self._connection.run(_ADOPT, {"parent_id_": parent_id})
+
+    def release_child(self, parent_id: str) -> None:
+        self._connection.run(_RELEASE, {"parent_id_": parent_id})

@@ -27,6 +27,7 @@ _SEEN = Query(
     .where(_r.id == bindparam("id_"), _r.instance == bindparam("instance_"))
     .values(seen_at=bindparam("seen_at"), completed=bindparam("completed")),
 )
+_INSTANCE = Query("instance of runner", sa.select(_r.instance).where(_r.id == bindparam("id")))
 _ALIVE = Query("runners alive", sa.select(sa.func.count()).where(_r.seen_at >= bindparam("since")))
 
 
@@ -49,6 +50,10 @@ class RunnerRows:
                 "completed": 0,
             },
         )
+
+    def instance(self, runner_id: str) -> str | None:
+        row = self._connection.row(_INSTANCE, {"id": runner_id})
+        return row[0] if row else None
 
     def seen(self, runner_id: str, instance: str, at: datetime, completed: int) -> bool:
         parameters = {"id_": runner_id, "instance_": instance, "seen_at": to_micros(at), "completed": completed}

@@ -114,6 +114,10 @@ partial_index("ix_executions_due", "due_at IS NOT NULL", _e.due_at, _e.id, _e.st
 partial_index("ix_executions_lease", "lease_holder IS NOT NULL", _e.lease_holder, _e.lease_instance)
 partial_index("ix_executions_parent", "parent_id IS NOT NULL", _e.parent_id, _e.created_at, _e.id)
 partial_index("ix_executions_root", "parent_id IS NOT NULL", _e.root_id, _e.created_at, _e.id)
+# What ended without a result and was not retried: small, however many were retried or completed.
+UNRETRIED: Final = "retried_as_id IS NULL AND status IN ('failed', 'dead_letter', 'timeout', 'cancelled')"
+partial_index("ix_executions_unretried", UNRETRIED, _e.workspace_id, _e.status, _e.created_at, _e.id)
+partial_index("ix_executions_retried", "retried_as_id IS NOT NULL", _e.workspace_id, _e.created_at, _e.id)
 # How the executions of a deployment ended lately: its health, from the index alone.
 partial_index("ix_executions_ended", "finished_at IS NOT NULL", _e.deployment_id, _e.finished_at, _e.status)
 # Lists. `kind` and `ring_id` ride along behind the order: few values, compared inside the index.
@@ -205,6 +209,8 @@ calls = Table(
 )
 Index("ix_calls_ordinal", calls.c.parent_id, calls.c.ordinal)
 Index("ix_calls_attempt", calls.c.parent_id, calls.c.attempt, calls.c.ordinal)
+# Calls that an execution has from the one that it repeats: who was called by whom, beside the parents.
+partial_index("ix_calls_inherited", "first_attempt = 0", calls.c.parent_id, calls.c.execution_id)
 
 # Tenancy.
 

@@ -26,6 +26,10 @@ def upgrade() -> None:
     with op.batch_alter_table("calls") as calls:
         calls.alter_column("execution_id", existing_type=WORD, nullable=True)
         calls.add_column(sa.Column("checkpoint_id", WORD, nullable=True))
+    _partial("ix_calls_inherited", "calls", ["parent_id", "execution_id"], "first_attempt = 0")
+    ended = "retried_as_id IS NULL AND status IN ('failed', 'dead_letter', 'timeout', 'cancelled')"
+    _partial("ix_executions_unretried", "executions", ["workspace_id", "status", "created_at", "id"], ended)
+    _partial("ix_executions_retried", "executions", ["workspace_id", "created_at", "id"], "retried_as_id IS NOT NULL")
     _checkpoints()
     _sent_events()
 
