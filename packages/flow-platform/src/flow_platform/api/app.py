@@ -18,7 +18,9 @@ from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
 from flow_platform.api.rings import RingRoutes
+from flow_platform.api.rollouts import RolloutRoutes
 from flow_platform.api.routing import Router
+from flow_platform.api.variables import VariableRoutes
 from flow_platform.api.secrets import SecretRoutes
 from flow_platform.gateway.keys import SecretKeys
 from flow_platform.gateway.model_gateway import ModelGateway
@@ -54,7 +56,9 @@ def create_app(
         *GatewayRoutes(engine, models).routes(),
         *ModelCallRoutes(engine, models).routes(),
         *ComponentRoutes(engine).routes(),
+        *RolloutRoutes(engine).routes(),
         *RingRoutes(engine).routes(),
+        *VariableRoutes(engine).routes(),
         *SecretRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),

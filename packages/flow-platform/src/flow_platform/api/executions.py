@@ -31,6 +31,7 @@ Word = TypeVar("Word", Status, Kind)
 MAX_HOLD_SECONDS: Final = 60.0  # Shorter than proxies' usual patience.
 _WAIT: Final = re.compile(r"""(?:^|[,;\s])wait\s*=\s*"?(\d{1,9}(?:\.\d{1,6})?)"?\s*(?:$|[,;])""", re.IGNORECASE)
 
+PREFER: Final = Parameter("Prefer", "`wait=N` holds the answer up to N (60) seconds.", {"type": "string"}, "header")
 _TAG: Final = "Executions"
 _SUBMIT_HEADERS: Final = (
     Parameter("Idempotency-Key", "The same key and request answer the first execution.", {"type": "string"}, "header"),
@@ -51,7 +52,6 @@ class ExecutionRoutes:
             Parameter(name, "Only those.", {"type": "string"})
             for name in ("status", "component_id", "ring_id", "parent_id", "kind")
         )
-        prefer = Parameter("Prefer", "`wait=N` holds the answer up to N (60) seconds.", {"type": "string"}, "header")
         submits = [
             Route(
                 "POST",
@@ -73,7 +73,7 @@ class ExecutionRoutes:
                 "The status document, held until the end on request.",
                 tag=_TAG,
                 answers={200: StatusDocument},
-                parameters=[prefer],
+                parameters=[PREFER],
             ),
             *submits,
             Route(

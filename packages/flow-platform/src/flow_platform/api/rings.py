@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -12,19 +13,22 @@ from starlette.responses import Response
 from flow_platform.api.answers import json_answer, page_answer, paging, query_text
 from flow_platform.api.body import read_model
 from flow_platform.api.context import principal_of, reference, workspace_of
+from flow_platform.api.executions import PREFER, hold_seconds
+from flow_platform.api.ring_documents import deployment_document, ring_document
+from flow_platform.api.rollouts import Share
 from flow_platform.api.routing import PAGING, WORKSPACE, Parameter, Route
+from flow_platform.api.variables import VariableMap
 from flow_platform.domain.principal import ALLOWED, Action
-from flow_platform.domain.release import Deployment, Ring
-from flow_platform.engine.publish_request import check_variable
+from flow_platform.domain.release import RollbackRule
+from flow_platform.domain.rollout_health import MAX_WATCH, MAX_WINDOW, check_rule
 from flow_platform.engine.releases import NewRing, require_not_execution
+from flow_platform.engine.rollouts import UNCHANGED, RingChange
 from flow_platform.store.base import Page
 from flow_sdk.wire.management import DeploymentDocument, PageDocument, RingDocument
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine
 
-MAX_VARIABLES: Final = 200  # Of a ring; all of them go into each container's environment.
-MAX_VALUE: Final = 8192
 _TAG: Final = "Rings"
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 
@@ -35,10 +39,33 @@ def _ring_name(value: str) -> str:
     return value
 
 
-def _variable_value(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("expected text without NUL characters")
-    return value
+class RollbackRuleBody(BaseModel):
+    """When a new deployment is taken back by itself."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    failure_rate: float = Field(RollbackRule().failure_rate, gt=0, le=1, description="Reached means too often.")
+    minimum_count: int = Field(RollbackRule().minimum_count, ge=1, le=1_000_000, description="Executions that ended.")
+    window_seconds: float = Field(
+        RollbackRule().window.total_seconds(),
+        ge=1,
+        le=MAX_WINDOW.total_seconds(),
+        description="How far back they count.",
+    )
+    watch_seconds: float = Field(
+        RollbackRule().watch.total_seconds(),
+        ge=0,
+        le=MAX_WATCH.total_seconds(),
+        description="How long a deployment is new; later failures have other causes.",
+    )
+
+    def rule(self) -> RollbackRule:
+        return RollbackRule(
+            self.failure_rate,
+            self.minimum_count,
+            timedelta(seconds=self.window_seconds),
+            timedelta(seconds=self.watch_seconds),
+        )
 
 
 class RingBody(BaseModel):
@@ -49,10 +76,27 @@ class RingBody(BaseModel):
     name: Annotated[str, AfterValidator(_ring_name)]
     order: int = Field(ge=0, le=1_000_000)
     auto_deploy: bool = False
-    env: dict[
-        Annotated[str, AfterValidator(check_variable)],
-        Annotated[str, Field(max_length=MAX_VALUE), AfterValidator(_variable_value)],
-    ] = Field(default_factory=dict[str, str], max_length=MAX_VARIABLES)
+    env: VariableMap = Field(default_factory=dict[str, str])
+    requires_approval: bool = False
+    rollback: RollbackRuleBody | None = None
+
+
+class RingChangeBody(BaseModel):
+    """What is given changes; all else stays. `rollback` null: nothing is taken back by itself."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    order: int = Field(0, ge=0, le=1_000_000)
+    auto_deploy: bool = False
+    env: VariableMap = Field(default_factory=dict[str, str])
+    requires_approval: bool = False
+    rollback: RollbackRuleBody | None = None
+
+    def change(self) -> RingChange:
+        fields = {name: getattr(self, name) for name in self.model_fields_set}
+        if "rollback" in fields:
+            fields["rollback"] = self.rollback.rule() if self.rollback else None
+        return RingChange(fields)
 
 
 class DeploymentBody(BaseModel):
@@ -63,6 +107,8 @@ class DeploymentBody(BaseModel):
     component_id: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9_-]+$")
     ring_id: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9_-]+$")
     version: int | None = Field(None, ge=1, le=10**9)
+    share: Share = 0
+    smoke_input: Any = Field(None, description="Kept with the component; null removes it.")
 
 
 class RingRoutes:
@@ -80,10 +126,19 @@ class RingRoutes:
                 "POST", rings, self.create_ring, "Makes a ring.", tag=_TAG, answers={201: RingDocument}, body=RingBody
             ),
             Route(
+                "PATCH",
+                f"{rings}/{{ring_id}}",
+                self.change_ring,
+                "Changes a ring, for all that happens in it from now on.",
+                tag=_TAG,
+                answers={200: RingDocument},
+                body=RingChangeBody,
+            ),
+            Route(
                 "POST",
                 deployments,
                 self.deploy,
-                "Makes a version the active one: 201, or 200 when it is already.",
+                "Brings a version into a ring: 201, or 200 when it is there or on its way already.",
                 tag=_TAG,
                 answers={201: DeploymentDocument, 200: DeploymentDocument},
                 body=DeploymentBody,
@@ -101,9 +156,10 @@ class RingRoutes:
                 "GET",
                 f"{deployments}/{{deployment_id}}",
                 self.deployment,
-                "One deployment.",
+                "One deployment, held until it goes no further by itself on request.",
                 tag=_TAG,
                 answers={200: DeploymentDocument},
+                parameters=[PREFER],
             ),
         ]
 
@@ -119,9 +175,19 @@ class RingRoutes:
         org_id, workspace_id = workspace_of(request)
         require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)  # Before the body is read.
         body = await read_model(request, RingBody)
-        new = NewRing(body.name, body.order, body.auto_deploy, body.env)
+        rule = check_rule(body.rollback.rule()) if body.rollback else None
+        new = NewRing(body.name, body.order, body.auto_deploy, body.env, body.requires_approval, rule)
         ring = await self._engine.releases.create_ring(principal, org_id, workspace_id, new)
         return json_answer(ring_document(ring, with_env=True), 201)
+
+    async def change_ring(self, request: Request) -> Response:
+        principal = principal_of(request)
+        org_id, workspace_id = workspace_of(request)
+        ring_id = reference(request, "ring_id", "ring")
+        require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)
+        body = await read_model(request, RingChangeBody)
+        ring = await self._engine.rollouts.change_ring(principal, org_id, workspace_id, ring_id, body.change())
+        return json_answer(ring_document(ring, with_env=True))
 
     async def deploy(self, request: Request) -> Response:
         principal = principal_of(request)
@@ -129,7 +195,14 @@ class RingRoutes:
         require_not_execution(principal, Action.DEPLOY, org_id, workspace_id)
         body = await read_model(request, DeploymentBody)
         deployment, is_new = await self._engine.rollouts.deploy(
-            principal, org_id, workspace_id, body.component_id, body.ring_id, body.version
+            principal,
+            org_id,
+            workspace_id,
+            body.component_id,
+            body.ring_id,
+            body.version,
+            body.share,
+            body.smoke_input if "smoke_input" in body.model_fields_set else UNCHANGED,
         )
         return json_answer(deployment_document(deployment), 201 if is_new else 200)
 
@@ -146,30 +219,10 @@ class RingRoutes:
         return page_answer(page, [deployment_document(deployment) for deployment in page.items])
 
     async def deployment(self, request: Request) -> Response:
-        found = await self._engine.releases.get_deployment(
-            principal_of(request), *workspace_of(request), reference(request, "deployment_id", "deployment")
-        )
-        return json_answer(deployment_document(found))
-
-
-def ring_document(ring: Ring, *, with_env: bool) -> RingDocument:
-    return RingDocument(
-        id=ring.id,
-        name=ring.name,
-        order=ring.order,
-        auto_deploy=ring.auto_deploy,
-        env=ring.env if with_env else {},
-        created_at=ring.created_at,
-    )
-
-
-def deployment_document(deployment: Deployment) -> DeploymentDocument:
-    return DeploymentDocument(
-        deployment_id=deployment.id,
-        component_id=deployment.component_id,
-        version=deployment.version,
-        ring_id=deployment.ring_id,
-        state=deployment.state.value,
-        created_at=deployment.created_at,
-        activated_at=deployment.activated_at,
-    )
+        deployment_id = reference(request, "deployment_id", "deployment")
+        where = principal_of(request), *workspace_of(request), deployment_id
+        hold = hold_seconds(request.headers.get("prefer"))
+        if hold is None:
+            return json_answer(deployment_document(await self._engine.releases.get_deployment(*where)))
+        found = await self._engine.rollouts.wait(*where, hold)
+        return json_answer(deployment_document(found), 200, {"Preference-Applied": f"wait={hold:g}"})

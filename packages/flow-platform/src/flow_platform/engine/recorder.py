@@ -26,6 +26,7 @@ from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.replay import mismatch
 from flow_platform.engine.reports import Message, OutputReport
+from flow_platform.engine.rollout_watch import failure_keys
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, NewEvent, Result, Store, Transaction
@@ -108,7 +109,8 @@ class Recorder:
         self._claims.deliver(recorded.granted)
         # Who waits for work here was thought of in the transaction, but not of work that is available later.
         later = [WORK] if recorded.changes.has_queued else []
-        changed = [execution.id for execution in recorded.changes.executions]
+        ended = recorded.changes.executions
+        changed = [*(execution.id for execution in ended), *failure_keys(ended)]
         self._wakeups.notify_local([*changed, *later])
         self._wakeups.notify_others([*changed, WORK])
         self._notices.send(recorded.cancelled)

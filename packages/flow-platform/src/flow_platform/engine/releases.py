@@ -202,7 +202,7 @@ class Releases:
         return await self._store.read(lambda tx: find_deployment(tx, org_id, workspace_id, deployment_id))
 
 
-def require_not_execution(principal: Principal, action: Action, org_id: str, workspace_id: str) -> None:
+def require_not_execution(principal: Principal, action: Action, org_id: str, workspace_id: str | None) -> None:
     """Management is not for containers, whatever they read or cancel of their own descendants.
 
     Raises:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from flow_platform.domain import errors
@@ -20,15 +20,20 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.rollout_health import MAX_WATCH, Sample, is_new, react, window_start
 from flow_platform.engine.rollout_steps import RolloutSteps
-from flow_platform.engine.rollouts import BY_ITSELF, LOOK_AGAIN_SECONDS, ROLLOUTS, Rollouts
+from flow_platform.engine.rollouts import (
+    APPROVAL_WITHIN,
+    BY_ITSELF,
+    LOOK_AGAIN_SECONDS,
+    ROLLOUTS,
+    SHARE_WITHIN,
+    Rollouts,
+)
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import Store, Transaction
 from flow_sdk.wire.status import Status
 
 logger = logging.getLogger(__name__)
 
-APPROVAL_WITHIN: Final = timedelta(days=7)  # A deployment that nobody approves makes room for others.
-SHARE_WITHIN: Final = timedelta(days=30)  # The same for one that takes a share.
 PAGE: Final = 200
 PAUSE_SECONDS: Final = 0.2  # Between two looks, however many failures come in.
 

@@ -6,10 +6,11 @@ share that somebody raises - is looked after by `rollout_watch`.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from flow_platform.domain import deployment as domain
@@ -41,6 +42,8 @@ ROLLOUTS: Final = "rollouts"
 
 MAX_SET: Final = 50  # Deployments promoted together: their tracks are all read and locked in one transaction.
 LOOK_AGAIN_SECONDS: Final = 5.0
+APPROVAL_WITHIN: Final = timedelta(days=7)  # A deployment that nobody approves makes room for others.
+SHARE_WITHIN: Final = timedelta(days=30)  # The same for one whose share nobody raises to all.
 BY_ITSELF: Final = "the platform"
 
 UNCHANGED: Final = object()
@@ -278,18 +281,16 @@ class Rollouts:
         return ring
 
     async def wait(
-        self, principal: Principal, org_id: str, workspace_id: str, deployment_id: str, hold: Callable[[], float]
+        self, principal: Principal, org_id: str, workspace_id: str, deployment_id: str, hold_seconds: float
     ) -> Deployment:
-        """The deployment when it goes no further by itself, or when the hold is over.
-
-        Args:
-            hold: Seconds that are left.
-        """
+        """The deployment when it goes no further by itself, or when the hold is over, whichever comes first."""
         require_not_execution(principal, Action.READ, org_id, workspace_id)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + hold_seconds
         with self._wakeups.subscribe(deployment_id) as waiter:
             while True:
                 found = await self._store.read(lambda tx: find_deployment(tx, org_id, workspace_id, deployment_id))
-                remaining = hold()
+                remaining = ends - loop.time()
                 if remaining <= 0 or not goes_on_by_itself(found):
                     return found
                 await waiter.wait(min(remaining, LOOK_AGAIN_SECONDS))

@@ -35,6 +35,7 @@ from flow_platform.engine.stages import Stages
 from flow_platform.engine.submit import Submitter
 from flow_platform.engine.sweeper import Sweeper
 from flow_platform.engine.tokens import Tokens
+from flow_platform.engine.variables import Variables
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import Store, Workspace
 from flow_sdk.wire import subjects
@@ -62,6 +63,7 @@ class Engine:
     catalog: Catalog
     releases: Releases
     rollouts: Rollouts
+    variables: Variables
     secrets: Secrets
     tokens: Tokens
     workspace: Workspace
@@ -121,6 +123,7 @@ class Engine:
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
         self.releases = Releases(self.store, self.clock)
+        self.variables = Variables(self.store)
         self._recorder = Recorder(
             self.store,
             self.clock,

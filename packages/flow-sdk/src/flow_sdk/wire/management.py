@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from flow_sdk.wire.execution import Document
+from flow_sdk.wire.execution import Document, WaitingOn
 from flow_sdk.wire.runner import Limits
 from flow_sdk.wire.status import Kind
 
@@ -69,6 +69,15 @@ class ComponentDocument(Document):
     newest: VersionDocument | None = None
 
 
+class RollbackDocument(Document):
+    """When a ring takes a new deployment back by itself: it fails too often, as seen by enough executions."""
+
+    failure_rate: float
+    minimum_count: int
+    window_seconds: float
+    watch_seconds: float
+
+
 class RingDocument(Document):
     id: str
     name: str
@@ -76,9 +85,24 @@ class RingDocument(Document):
     auto_deploy: bool
     env: dict[str, str] = Field(default_factory=dict[str, str])
     created_at: datetime
+    requires_approval: bool = False
+    rollback: RollbackDocument | None = None
+    """None: nothing is taken back by itself."""
 
 
 class DeploymentDocument(Document):
+    """A version in a ring.
+
+    Attributes:
+        share: Percent of new executions that it takes while it is on its way.
+        previous_id: What a rollback restores.
+        promoted_from_id: The deployment of another ring that it was promoted from.
+        set_id: Common to those that turn active together or not at all.
+        smoke_execution_id: The execution that validates it.
+        reason: Why it failed or was taken back.
+        waiting_on: While it is on its way or being rolled back.
+    """
+
     deployment_id: str
     component_id: str
     version: int
@@ -86,6 +110,23 @@ class DeploymentDocument(Document):
     state: str
     created_at: datetime
     activated_at: datetime | None = None
+    digest: str = ""
+    share: int = 0
+    previous_id: str | None = None
+    promoted_from_id: str | None = None
+    set_id: str | None = None
+    requested_by: str = ""
+    approved_by: str | None = None
+    is_restored: bool = False
+    smoke_execution_id: str | None = None
+    reason: str = ""
+    waiting_on: WaitingOn | None = None
+
+
+class VariablesDocument(Document):
+    """Variables of an organization or a workspace itself, without those of wider scopes."""
+
+    env: dict[str, str]
 
 
 class TokenDocument(Document):
