@@ -58,7 +58,7 @@ def test_the_tree_is_the_one_in_the_header() -> None:
     below.remove(errors.PlatformClientError)
     assert sorted(drawn) == sorted(kind.__name__ for kind in below)
     for kind in [*below, errors.PlatformClientError]:
-        assert kind.__base__ in {errors.PlatformClientError, Exception}
+        assert kind.__base__ in {errors.PlatformClientError, errors.PlatformExecutionError, Exception}
         assert getattr(flow_sdk, kind.__name__) is kind
         assert getattr(flow_sdk.platform_client, kind.__name__) is kind
 

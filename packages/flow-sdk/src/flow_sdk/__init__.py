@@ -20,17 +20,21 @@ from flow_sdk.errors import (
     PlatformPermissionError,
     PlatformRateLimitError,
     PlatformServerError,
+    PlatformStepError,
     PlatformValidationError,
 )
 
 if TYPE_CHECKING:
+    from flow_sdk.durable import Approval, Item, approval, map, sleep, step, wait_for_event  # noqa: A004
     from flow_sdk.harness.channel import emit_event
     from flow_sdk.platform_client import PlatformClient
 
 __all__ = [
     "AgentDeclaration",
+    "Approval",
     "Declaration",
     "Declared",
+    "Item",
     "PlatformAuthError",
     "PlatformClient",
     "PlatformClientError",
@@ -41,17 +45,27 @@ __all__ = [
     "PlatformPermissionError",
     "PlatformRateLimitError",
     "PlatformServerError",
+    "PlatformStepError",
     "PlatformValidationError",
     "Retry",
     "agent",
+    "approval",
     "code_block",
     "emit_event",
+    "map",
+    "sleep",
+    "step",
     "transform",
+    "wait_for_event",
     "workflow",
 ]
 
 
-_LAZY = {"PlatformClient": "flow_sdk.platform_client", "emit_event": "flow_sdk.harness.channel"}
+_LAZY = {
+    "PlatformClient": "flow_sdk.platform_client",
+    "emit_event": "flow_sdk.harness.channel",
+    **dict.fromkeys(("Approval", "Item", "approval", "map", "sleep", "step", "wait_for_event"), "flow_sdk.durable"),
+}
 
 
 def __getattr__(name: str) -> Any:

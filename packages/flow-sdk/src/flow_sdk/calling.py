@@ -44,7 +44,7 @@ async def call(
     if not os.environ.get("PLATFORM_API_URL"):
         result = function(*args, **kwargs)
         return await result if inspect.isawaitable(result) else result
-    client = await _shared_client()
+    client = await shared_client()
     document = await _run(client, declaration, _arguments(bound, function.__name__))
     status = str(document.get("status", Status.COMPLETED)).lower()
     if status != Status.COMPLETED:
@@ -104,7 +104,8 @@ def _arguments(bound: inspect.BoundArguments, name: str) -> dict[str, Any]:
     return arguments
 
 
-async def _shared_client() -> PlatformClient:
+async def shared_client() -> PlatformClient:
+    """The client of the running event loop; closed with it."""
     loop = asyncio.get_running_loop()
     shared = _SHARED.get(loop)
     if shared is None:

@@ -10,6 +10,7 @@ PlatformClientError               root; also a refused argument, an unexpected s
 ├── PlatformServerError           5xx
 ├── PlatformConnectionError       no answer: refused, reset, timed out, over HTTP or NATS
 └── PlatformExecutionError        the execution did not complete, or not in time; carries the execution
+    └── PlatformStepError         a step of a workflow raised
 
 No exception of another library (httpx, nats, json) leaves the client; it is the `__cause__` of one of these.
 """
@@ -105,6 +106,20 @@ class PlatformExecutionError(PlatformClientError):
     def __init__(self, message: str, *, execution: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.execution: dict[str, Any] | None = None if execution is None else dict(execution)
+
+
+class PlatformStepError(PlatformExecutionError):
+    """A step of a workflow raised, in this attempt or in an earlier one.
+
+    Attributes:
+        name: Of the step.
+        type_name: The class of what it raised, e.g. `ValueError`.
+    """
+
+    def __init__(self, message: str, *, name: str, type_name: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.type_name = type_name
 
 
 _BY_STATUS: dict[int, type[PlatformClientError]] = {

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flow_sdk import activity
 from flow_sdk.encoding import decode, encode_message
 from flow_sdk.errors import (
     PlatformClientError,
@@ -51,7 +52,8 @@ class ExecIo:
         attempt = 0
         while True:
             try:
-                content = await _take_one(link, subject, deadline)
+                with activity.CURRENT.request():
+                    content = await _take_one(link, subject, deadline)
                 break
             except PlatformConnectionError as exc:
                 pause = self.retry.pause(min(attempt, 3), None)
@@ -107,7 +109,8 @@ class ExecIo:
         attempt = 0
         while True:
             try:
-                return await _publish_once(link, f"{subject}.{execution_id}", content, headers)
+                with activity.CURRENT.request():
+                    return await _publish_once(link, f"{subject}.{execution_id}", content, headers)
             except PlatformConnectionError:
                 if attempt >= self.retry.retries:
                     raise

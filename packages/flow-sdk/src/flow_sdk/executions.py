@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from urllib.parse import quote
 from uuid import UUID
 
+from flow_sdk import activity
 from flow_sdk.errors import PlatformClientError, PlatformExecutionError, PlatformValidationError
 from flow_sdk.http import Http
 from flow_sdk.retry import STATUS, SUBMIT, Deadline
@@ -75,12 +76,16 @@ class Executions:
         not_found_retry_seconds: float = NOT_FOUND_RETRY_SECONDS,
     ) -> dict[str, Any]:
         async def read(until: Deadline, hold_seconds: int) -> dict[str, Any]:
-            return await self.read_status(execution_id, until, hold_seconds)
+            document = await self.read_status(execution_id, until, hold_seconds)
+            # If the execution ends before this wait gives up, the wait needs no clock of this process.
+            wait.may_suspend = timeout_seconds >= document.get("timeout_seconds", float("inf"))
+            return document
 
         try:
-            return await self._waiting.until_terminal(
-                read, deadline, poll_interval_seconds, min(timeout_seconds, max(0.0, not_found_retry_seconds))
-            )
+            with activity.CURRENT.wait("execution_id", str(execution_id), may_suspend=False) as wait:
+                return await self._waiting.until_terminal(
+                    read, deadline, poll_interval_seconds, min(timeout_seconds, max(0.0, not_found_retry_seconds))
+                )
         except TimeoutError as exc:
             raise TimeoutError(f"Execution {execution_id} timed out after {timeout_seconds}s") from exc
 

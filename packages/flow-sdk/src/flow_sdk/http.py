@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import httpx
 
-from flow_sdk import errors, telemetry
+from flow_sdk import activity, errors, telemetry
 from flow_sdk.credentials import Credentials, TokenCallback
 from flow_sdk.encoding import decode, encode_body
 from flow_sdk.retry import ONCE, RETRYABLE_STATUSES, SUBMIT, Deadline, Retry, may_improve, parse_retry_after
@@ -114,7 +114,8 @@ class Http:
         if hold_seconds:
             headers.append((b"Prefer", b"wait=%d" % hold_seconds))
         call = _Call(method, path, expect, content, headers, retry, deadline, hold_seconds)
-        return await self._perform(call, may_refresh=True)
+        with activity.CURRENT.request():
+            return await self._perform(call, may_refresh=True)
 
     async def refresh(
         self, expired: str, refused: errors.PlatformClientError, deadline: Deadline | None = None

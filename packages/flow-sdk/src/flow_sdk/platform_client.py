@@ -6,10 +6,11 @@ runs in an isolated container. Source: the client contract.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 from uuid import UUID
 
 import httpx
@@ -26,12 +27,16 @@ from flow_sdk.errors import (
     PlatformPermissionError,
     PlatformRateLimitError,
     PlatformServerError,
+    PlatformStepError,
     PlatformValidationError,
 )
 from flow_sdk.exec_io import ExecIo
 from flow_sdk.executions import Executions, segment
 from flow_sdk.http import Http
 from flow_sdk.retry import Deadline
+
+if TYPE_CHECKING:
+    from flow_sdk.checkpoints import Checkpoints
 
 __all__ = [
     "PlatformAuthError",
@@ -44,6 +49,7 @@ __all__ = [
     "PlatformPermissionError",
     "PlatformRateLimitError",
     "PlatformServerError",
+    "PlatformStepError",
     "PlatformValidationError",
 ]
 
@@ -105,6 +111,13 @@ class PlatformClient:
         )
         self._exec_io = ExecIo(os.environ.get("NATS_URL") or None, self._http, self.execution_id)
         self._executions = Executions(self._http, self._workspace_path)
+
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Of the execution that this code runs in; used through `flow_sdk.step`, `sleep` and `wait_for_event`."""
+        from flow_sdk.checkpoints import Checkpoints  # With its documents, which not every program needs.
+
+        return Checkpoints(self._http, self._workspace_path, self.execution_id)
 
     @property
     def client(self) -> httpx.AsyncClient:

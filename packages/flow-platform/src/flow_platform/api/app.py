@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.types import ASGIApp
 
 from flow_platform.api.auth_routes import TokenRoutes
+from flow_platform.api.checkpoints import CheckpointRoutes
 from flow_platform.api.components import ComponentRoutes
 from flow_platform.api.events import EventRoutes
 from flow_platform.api.executions import ExecutionRoutes
@@ -51,6 +52,7 @@ def create_app(
     models = models or ModelGateway(engine.store, engine.clock, SecretKeys(engine.secrets, {}))
     routes = [  # In the order of heat: the router tries one after the other.
         *ExecutionRoutes(engine).routes(),
+        *CheckpointRoutes(engine).routes(),
         *InlineRoutes(engine).routes(),
         *EventRoutes(engine, metrics).routes(),
         *GatewayRoutes(engine, models).routes(),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from flow_platform.domain.checkpoint import Checkpoint
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.replay import RETURNED
 from flow_platform.store.base import Attempt, Result
-from flow_sdk.wire.durable import SUSPENDED
+from flow_sdk.wire.durable import SUSPENDED, CheckpointKind
 from flow_sdk.wire.execution import (
     BillingDocument,
     ComponentRef,
@@ -27,12 +28,14 @@ def document_of(
     result: Result | None = None,
     attempts: Sequence[Attempt] = (),
     runners_alive: int | None = None,
+    checkpoints: Sequence[Checkpoint] = (),
 ) -> StatusDocument:
     """Builds the document.
 
     Args:
         result: None for lists, which carry no payloads.
         runners_alive: None when not known; only used to say why an execution is still queued.
+        checkpoints: That are open, of one that waits; only used to say what for.
     """
     result = result or Result()
     is_workflow = execution.kind is Kind.WORKFLOW
@@ -68,7 +71,7 @@ def document_of(
         errors=errors_of(attempts),
         metrics=_metrics(execution),
         billing=_billing(execution),
-        waiting_on=waiting_on(execution, now, runners_alive),
+        waiting_on=waiting_on(execution, now, runners_alive, checkpoints),
     )
 
 
@@ -81,7 +84,9 @@ def errors_of(attempts: Sequence[Attempt]) -> list[ErrorDocument]:
     ]
 
 
-def waiting_on(execution: Execution, now: datetime, runners_alive: int | None = None) -> WaitingOn | None:
+def waiting_on(
+    execution: Execution, now: datetime, runners_alive: int | None = None, checkpoints: Sequence[Checkpoint] = ()
+) -> WaitingOn | None:
     """What a non-terminal execution waits for, and until when at the latest. None for terminal ones."""
     match execution.status:
         case Status.QUEUED if execution.available_at and execution.available_at > now:
@@ -112,9 +117,30 @@ def waiting_on(execution: Execution, now: datetime, runners_alive: int | None = 
         case Status.CANCELLING:
             return WaitingOn(reason="cancel", until=execution.lease_expires_at, message="Its container is being ended")
         case Status.WAITING:
-            return WaitingOn(reason="event", until=execution.deadline_at, message="Holds no container; waits")
+            return _waiting(execution, now, checkpoints)
         case _:
             return None
+
+
+def _waiting(execution: Execution, now: datetime, checkpoints: Sequence[Checkpoint]) -> WaitingOn:
+    """What a workflow without a container waits for: of its open checkpoints the one that ends first."""
+    awaited = [one for one in checkpoints if one.kind is not CheckpointKind.STEP and one.is_open(now)]
+    first = min(awaited, key=lambda one: one.due_at or execution.deadline_at, default=None)
+    if first is None:
+        message = f"Holds no container; waits for {execution.live_children} unfinished executions that it started"
+        return WaitingOn(reason="children", until=execution.deadline_at, message=message)
+    until = min(first.due_at or execution.deadline_at, execution.deadline_at)
+    match first.kind:
+        case CheckpointKind.TIMER:
+            return WaitingOn(reason="timer", until=until, message="Holds no container; sleeps")
+        case CheckpointKind.APPROVAL:
+            who = ", ".join(first.approvers) or "an admin or a builder"
+            asked = f": {first.message}" if first.message else ""
+            return WaitingOn(
+                reason="approval", until=until, message=f"Waits for approval {first.name!r} by {who}{asked}"
+            )
+        case _:
+            return WaitingOn(reason="event", until=until, message=f"Waits for event {first.name!r}")
 
 
 def _metrics(execution: Execution) -> MetricsDocument:

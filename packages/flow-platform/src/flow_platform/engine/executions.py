@@ -27,6 +27,7 @@ LOOK_AGAIN_SECONDS: Final = 5.0  # The safety net under the wake-ups.
 KEEP_ALIVE_SECONDS: Final = 15.0
 EVENT_PAGE: Final = 500
 LATE_EVENTS_SECONDS: Final = 3.0  # Events travel on a stream of their own and may come after the end of the attempt.
+SHOWN_CHECKPOINTS: Final = 10  # Looked at to say what a workflow waits for.
 MAX_TREE: Final = 10_000
 MAX_CANCELLED: Final = 1000  # Executions that one call cancels, each with all below it.
 CANCEL_BATCH: Final = 25  # Of these in one transaction: others write in between.
@@ -99,7 +100,7 @@ class Executions:
         principal.require(Action.CANCEL, org_id, workspace_id)
 
         def operation(tx: Transaction) -> Cancelled:
-            execution = self._find(tx, principal, org_id, workspace_id, execution_id)
+            execution = self.find(tx, principal, org_id, workspace_id, execution_id)
             if execution.status.is_terminal:
                 return Cancelled()
             return cancel_tree(tx, self._ends, execution, principal.subject, self._clock.now())
@@ -150,7 +151,7 @@ class Executions:
         principal.require(Action.READ, org_id, workspace_id)
 
         def operation(tx: Transaction) -> tuple[builtins.list[Execution], int | None]:
-            execution = self._find(tx, principal, org_id, workspace_id, execution_id)
+            execution = self.find(tx, principal, org_id, workspace_id, execution_id)
             executions = tx.executions.tree(execution.root_id, MAX_TREE)
             return executions, _runners_alive(tx, executions, self._clock.now())
 
@@ -194,7 +195,7 @@ class Executions:
         principal.require(Action.READ, org_id, workspace_id)
 
         def operation(tx: Transaction) -> tuple[Execution, list[EventDocument], bool]:
-            execution = self._find(tx, principal, org_id, workspace_id, execution_id)
+            execution = self.find(tx, principal, org_id, workspace_id, execution_id)
             page = tx.executions.events(execution_id, after, EVENT_PAGE)
             return execution, page, execution.status.is_terminal and not page and _has_all_events(tx, execution_id)
 
@@ -203,19 +204,26 @@ class Executions:
     def _document(
         self, tx: Transaction, principal: Principal, org_id: str, workspace_id: str, execution_id: str
     ) -> StatusDocument:
-        execution = self._find(tx, principal, org_id, workspace_id, execution_id)
+        execution = self.find(tx, principal, org_id, workspace_id, execution_id)
         now = self._clock.now()
+        is_waiting = execution.status is Status.WAITING and not execution.is_graph
         return document_of(
             execution,
             now,
             result=tx.executions.result(execution.id) if execution.status is Status.COMPLETED else None,
             attempts=tx.executions.attempts(execution.id) if execution.failures or execution.losses else (),
             runners_alive=_runners_alive(tx, [execution], now),
+            checkpoints=tx.checkpoints.all_open(execution.id, SHOWN_CHECKPOINTS) if is_waiting else (),
         )
 
-    def _find(
+    def find(
         self, tx: Transaction, principal: Principal, org_id: str, workspace_id: str, execution_id: str
     ) -> Execution:
+        """The execution, if the principal sees it. Inside of a transaction.
+
+        Raises:
+            NotFound: Unknown, of another tenant, or not a descendant of the asking execution.
+        """
         execution = tx.executions.find_in_workspace(org_id, workspace_id, execution_id)
         missing = errors.NotFound(f"execution {execution_id!r} not found")
         if execution is None:

@@ -24,7 +24,7 @@ from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_childre
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grant, Grants
-from flow_platform.engine.replay import mismatch
+from flow_platform.engine.replay import tell_mismatch
 from flow_platform.engine.reports import Message, OutputReport
 from flow_platform.engine.rollout_watch import failure_keys
 from flow_platform.engine.stages import Stages
@@ -147,7 +147,7 @@ class Recorder:
             tx.executions.save_result(after.id, Result(report.output, report.usage, report.messages, report.state))
         tx.executions.record_attempt(_attempt(before, report, now, metrics))
         if after.status in (Status.COMPLETED, Status.FAILED) and after.attempt > 1:
-            _tell_mismatch(tx, after, now)
+            tell_mismatch(tx, after, now)
         cascades = after.status in CASCADING and before.live_children
         reason = f"the end of its parent {after.id}"
         cancelled = cancel_children(tx, self._ends, after, reason, now) if cascades else Cancelled()
@@ -174,14 +174,6 @@ class Recorder:
             logger.warning("dropped an event that cannot be recorded: %s", error)
             return
         self._wakeups.notify(by_execution)
-
-
-def _tell_mismatch(tx: Transaction, execution: Execution, now: datetime) -> None:
-    data = mismatch(tx, execution)
-    if data is not None:
-        key = f"{execution.attempt}:replay_mismatch"
-        event = NewEvent(execution.id, execution.attempt, "replay_mismatch", data, now, key)
-        tx.executions.append_events([event])
 
 
 def _append_events(tx: Transaction, by_execution: dict[str, list[tuple[reports.Origin, NewEvent]]]) -> None:

@@ -7,28 +7,33 @@ Source: the platform specification, section 4. What is compared, and why it need
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from flow_platform.domain.checkpoint import Checkpoint
 from flow_platform.domain.component import Component
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.replay import INTERRUPTED, Call, call_key, checkpoint_key, stands
-from flow_platform.store.base import Payload, Transaction
+from flow_platform.store.base import NewEvent, Payload, Transaction
 from flow_sdk.wire.durable import CheckpointRequest
+
+_MISMATCH: Final = "replay_mismatch"
 
 
 class _Replay:
     """One call of a running execution: of a component, or for a checkpoint."""
 
-    def __init__(self, tx: Transaction, parent: Execution, key: str, what: str) -> None:
+    def __init__(self, tx: Transaction, parent: Execution, key: str, what: str, occurrence: int | None = None) -> None:
         self._tx = tx
         self._executions = tx.executions
         self._parent = parent
         self._what = what
         self._key = key
-        self._occurrence = self._executions.count_equal_calls(parent.id, parent.attempt, key)
+        self._occurrence = (
+            self._executions.count_equal_calls(parent.id, parent.attempt, key) if occurrence is None else occurrence
+        )
         # The first attempt of an execution that repeats another has calls of that one.
-        may_be_known = parent.attempt > 1 or parent.retry_of_id is not None
+        may_be_known = parent.attempt > 1 or parent.retry_of_id is not None or occurrence is not None
         self._earlier = self._executions.find_call(parent.id, key, self._occurrence) if may_be_known else None
 
     def _end_of_earlier_attempt(self, earlier: Call) -> str:
@@ -90,7 +95,7 @@ class CheckpointReplay(_Replay):
 
     def __init__(self, tx: Transaction, parent: Execution, request: CheckpointRequest) -> None:
         key = checkpoint_key(request.kind, request.name, request.seconds)
-        super().__init__(tx, parent, key, f"{request.kind.value} {request.name!r}")
+        super().__init__(tx, parent, key, f"{request.kind.value} {request.name!r}", request.occurrence)
 
     def earlier_checkpoint(self) -> Checkpoint | None:
         """The one that an earlier attempt asked for. A step that failed stands like a child that failed."""
@@ -109,7 +114,20 @@ class CheckpointReplay(_Replay):
     def _stands(self, checkpoint: Checkpoint, earlier: Call) -> bool:
         if checkpoint.execution_id != self._parent.id and checkpoint.finished_at is None:
             return False  # Of the execution that this one repeats, and nobody will finish it any more.
+        if earlier.attempt == self._parent.attempt:
+            return True  # The same request, sent again.
         return checkpoint.stands or self._end_of_earlier_attempt(earlier) in INTERRUPTED
+
+
+def tell_mismatch(tx: Transaction, parent: Execution, now: datetime) -> bool:
+    """Notes once, as an event, that an attempt did not make the calls of the earlier ones. Whether it ever did not."""
+    if tx.executions.has_event(parent.id, _MISMATCH):
+        return True
+    data = mismatch(tx, parent)
+    if data is not None:
+        event = NewEvent(parent.id, parent.attempt, "replay_mismatch", data, now, _MISMATCH)
+        tx.executions.append_events([event])
+    return data is not None
 
 
 def mismatch(tx: Transaction, parent: Execution) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from flow_platform.domain.clock import Clock, SystemClock
 from flow_platform.engine import graphs
 from flow_platform.engine.cancel import CancelNotices
 from flow_platform.engine.catalog import Catalog
+from flow_platform.engine.checkpoints import Checkpoints
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.ends import Ends
 from flow_platform.engine.executions import Executions
@@ -31,6 +32,7 @@ from flow_platform.engine.rollout_watch import RolloutWatch
 from flow_platform.engine.rollouts import Rollouts
 from flow_platform.engine.secret_delivery import SecretDelivery
 from flow_platform.engine.secrets import Secrets
+from flow_platform.engine.sent_events import SentEvents
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.submit import Submitter
 from flow_platform.engine.sweeper import Sweeper
@@ -60,6 +62,8 @@ class Engine:
 
     submitter: Submitter
     executions: Executions
+    checkpoints: Checkpoints
+    sent_events: SentEvents
     catalog: Catalog
     releases: Releases
     rollouts: Rollouts
@@ -120,6 +124,10 @@ class Engine:
         self.submitter = Submitter(self.store, self.clock, self._wakeups, stages, self._claims, grants)
         ends = Ends(graphs.advance)
         self.executions = Executions(self.store, self.clock, self._wakeups, notices, ends)
+        self.checkpoints = Checkpoints(self.store, self.clock, self._wakeups, self.executions)
+        self.sent_events = SentEvents(
+            self.store, self.clock, self._wakeups, self.executions, ends, grants, self._claims
+        )
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
         self.releases = Releases(self.store, self.clock)

@@ -13,6 +13,7 @@ from typing import Final
 from flow_platform.domain import execution as domain
 from flow_platform.domain.checkpoint import awaited_by
 from flow_platform.domain.execution import Execution
+from flow_platform.engine.replay import tell_mismatch
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.durable import SUSPENDED
 from flow_sdk.wire.execution import ErrorDocument
@@ -27,6 +28,21 @@ SUSPENDING: Final = frozenset({Kind.WORKFLOW, Kind.AGENT})
 def is_asked_for(execution: Execution, error: ErrorDocument) -> bool:
     """Whether the attempt ended to give its container back. What was cancelled meanwhile just ends."""
     return error.code == SUSPENDED and execution.status is Status.RUNNING and execution.kind in SUSPENDING
+
+
+def objection(tx: Transaction, execution: Execution, asked: ErrorDocument, now: datetime) -> str | None:
+    """Why a workflow keeps its container, which asks before it ends itself; None: it may.
+
+    Code that did not make the same calls when it was run again shall not be run again more often than it must: what it
+    did not repeat is told now, as nothing of it can come any more while the code only waits.
+    """
+    if execution.kind not in SUSPENDING:
+        return f"a {execution.kind.value} keeps its container"
+    if execution.attempt > 1 and tell_mismatch(tx, execution, now):
+        return "it did not make the same calls again; see its event 'replay_mismatch'"
+    if not isinstance(event_for(tx, execution, asked, now), domain.Suspended):
+        return "something that it waits for is there"
+    return None
 
 
 def event_for(tx: Transaction, execution: Execution, error: ErrorDocument, now: datetime) -> domain.Event:

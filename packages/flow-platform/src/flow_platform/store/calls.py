@@ -71,10 +71,11 @@ _JOINED = Query(
     "joined",
     sa.select(_c.ordinal).where(*_INHERITED, _c.attempt + sa.literal_column("0") > sa.literal_column("0")).limit(sa.literal_column("1")),
 )
-_OF_THE_OTHER = (
+_BEFORE_THE_FIRST = sa.literal_column("0", sa.BigInteger())
+_OF_THE_OTHER: tuple[sa.ColumnElement[Any], ...] = (
     bindparam("parent_id_", type_=Word),
-    sa.literal_column("0"),
-    sa.literal_column("0"),
+    _BEFORE_THE_FIRST,
+    _BEFORE_THE_FIRST,
     _c.key,
     _c.occurrence,
     _c.ordinal,

@@ -25,6 +25,17 @@ class Terminated(SystemExit):
     """SIGTERM came. A SystemExit, because event loops let only that pass through."""
 
 
+class Suspended(BaseException):
+    """The workflow only waits: its attempt ends, and it goes on in another one.
+
+    Not an Exception, so that no handler of the component takes it for an error.
+    """
+
+    def __init__(self, document: ErrorDocument) -> None:
+        super().__init__()
+        self.document = document
+
+
 class Refused(Exception):
     """The harness refuses input, code or output; carries the document to answer with."""
 
@@ -36,6 +47,8 @@ class Refused(Exception):
 def describe(error: BaseException) -> ErrorDocument:
     """The document for anything that a component's call raised."""
     if isinstance(error, Refused):
+        return error.document
+    if isinstance(error, Suspended):
         return error.document
     if isinstance(error, Terminated):
         return ErrorDocument(code="cancelled", message="the execution was cancelled", retryable=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from flow_sdk.harness import result
@@ -27,7 +27,7 @@ def call(start: Mapping[str, Any], input_data: Any, before_call: Callable[[], No
     before_call()
     function = load_entry_point(start["code"], start["entry_point"])
     signature = Signature(function, start["kind"])
-    return _call(function, signature, input_data, start.get("context") or {})
+    return _call(function, signature, input_data, start.get("context") or {}, start.get("suspend_after_seconds"))
 
 
 def inspect_component(start: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,12 +59,26 @@ def inspect_component(start: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _call(function: Callable[..., Any], signature: Signature, input_data: Any, context: Mapping[str, Any]) -> bytes:
+def _call(
+    function: Callable[..., Any],
+    signature: Signature,
+    input_data: Any,
+    context: Mapping[str, Any],
+    suspend_after_seconds: float | None = None,
+) -> bytes:
     positional, named = signature.bind(input_data, context)
     returned = function(*positional, **named)
     if inspect.isawaitable(returned):
-        returned = asyncio.run(_await(returned))
+        returned = _run(_await(returned), suspend_after_seconds)
     return result.encode(signature.check_result(returned))
+
+
+def _run(work: Coroutine[Any, Any, Any], suspend_after_seconds: float | None) -> Any:
+    if suspend_after_seconds is None:
+        return asyncio.run(work)
+    from flow_sdk.harness import idle  # With the client, which not every component needs.
+
+    return idle.run(work, suspend_after_seconds)
 
 
 async def _await(awaitable: Any) -> Any:

@@ -11,6 +11,7 @@ The body of the START frame, which the runner writes:
     input         {"input_data", "session_id", "messages", "state"}: what exec.input carries. Absent for "nats".
     context       the execution's config, for a parameter named `context`
     env           added to os.environ before any code of the component is loaded
+    suspend_after_seconds  absent: the container is kept, however long its code only waits
     output_bytes  the largest output as JSON; a larger one becomes the error `output_too_large`
     examples      inspect only: [{"input", "output"}]
 
@@ -18,7 +19,7 @@ The body of RESULT: {output, usage, messages, state, error}, `error` being null 
 `output` is {input_schema, output_schema, description}, and no STARTED comes before it.
 
 Error codes: component_error, invalid_input, invalid_output, output_too_large, syntax_error, entry_point_missing,
-invalid_signature, example_failed, out_of_memory, cancelled (SIGTERM).
+invalid_signature, example_failed, out_of_memory, cancelled (SIGTERM), suspended (see `idle`).
 """
 
 from __future__ import annotations

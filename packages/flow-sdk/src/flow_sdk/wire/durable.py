@@ -7,6 +7,7 @@ what was asked for, and how often before.
     POST {W}/executions/{id}/checkpoints                 CheckpointRequest -> CheckpointDocument
     GET  {W}/executions/{id}/checkpoints/{checkpoint_id} held by `Prefer: wait=N` until it is not open any more
     POST {W}/executions/{id}/checkpoints/{checkpoint_id}/result   StepResult -> CheckpointDocument
+    POST {W}/executions/{id}/suspension                  SuspensionRequest -> SuspensionDocument
     POST {W}/executions/{id}/events/{name}               any JSON -> SentDocument
 """
 
@@ -54,6 +55,8 @@ class CheckpointRequest(Document):
         value_schema: JSON Schema of the event's payload; what does not fit is refused when it is sent.
         approvers: Who may answer an approval: subjects or roles. Empty: every admin and builder.
         message: Of an approval: what is asked, for people.
+        occurrence: How many equal ones this attempt asked for before; so a request that is sent twice is one. None:
+            the platform counts.
     """
 
     kind: CheckpointKind
@@ -62,6 +65,7 @@ class CheckpointRequest(Document):
     value_schema: dict[str, Any] | None = None
     approvers: list[str] = Field(default_factory=list[str])
     message: str = ""
+    occurrence: int | None = None
 
 
 class CheckpointDocument(Document):
@@ -89,6 +93,19 @@ class StepResult(Document):
 
     value: Any = None
     error: ErrorDocument | None = None
+
+
+class SuspensionRequest(Document):
+    """Asks whether the container may be given back. `details`: as in the ErrorDocument that then ends the attempt."""
+
+    details: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+
+
+class SuspensionDocument(Document):
+    """`suspend` False: something is there already, or the code is not to be run again; `reason` says which."""
+
+    suspend: bool
+    reason: str = ""
 
 
 class ApprovalDocument(Document):

@@ -80,6 +80,7 @@ class Assignment(Document):
         input: `{"input_data", "session_id", "messages", "state"}`, as `exec.input.*` carries it.
         input_object: Set instead of `input` when that is too large for a NATS message: its name in the object store.
         env: Variables of the ring, for the component's process.
+        network: Where the component may connect to, as it declared it; empty: nowhere.
         secrets: Names of the secrets that the component needs; the runner asks for the values (`wire.secrets`).
         token: Credential for this execution only.
     """
@@ -107,6 +108,7 @@ class Assignment(Document):
     input_object: str | None = None
     config: dict[str, Any] = Field(default_factory=dict[str, Any])
     env: dict[str, str] = Field(default_factory=dict[str, str])
+    network: list[str] = Field(default_factory=list[str])
     secrets: list[str] = Field(default_factory=list[str])
     token: str
     queued_ms: float = 0.0

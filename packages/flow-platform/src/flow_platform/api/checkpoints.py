@@ -1,0 +1,155 @@
+"""What workflows ask for once, and what is sent to them from outside. See `flow_sdk.wire.durable`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flow_platform.api.answers import json_answer
+from flow_platform.api.body import read_json, read_model
+from flow_platform.api.context import principal_of, reference, workspace_of
+from flow_platform.api.executions import hold_seconds
+from flow_platform.api.routing import WORKSPACE, Parameter, Route
+from flow_platform.domain.principal import Action
+from flow_platform.engine.checkpoints import check_value
+from flow_platform.engine.validation import invalid
+from flow_sdk.wire.durable import (
+    CheckpointDocument,
+    CheckpointRequest,
+    SentDocument,
+    StepResult,
+    SuspensionDocument,
+    SuspensionRequest,
+)
+from flow_sdk.wire.management import PageDocument
+
+if TYPE_CHECKING:
+    from flow_platform.engine.service import Engine
+
+MAX_KEY: Final = 255
+_TAG: Final = "Workflows"
+
+
+class CheckpointRoutes:
+    """The endpoints of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[Route]:
+        one = f"{WORKSPACE}/executions/{{execution_id}}"
+        prefer = Parameter("Prefer", "`wait=N` holds the answer up to N (60) seconds.", {"type": "string"}, "header")
+        key = Parameter("Idempotency-Key", "The same key sends the event once.", {"type": "string"}, "header")
+        return [
+            Route(
+                "POST",
+                f"{one}/checkpoints",
+                self.ask,
+                "Asks for a step, timer, event or approval of the asking execution.",
+                tag=_TAG,
+                answers={200: CheckpointDocument},
+                body=CheckpointRequest,
+            ),
+            Route(
+                "GET",
+                f"{one}/checkpoints",
+                self.page,
+                "The checkpoints of an execution, oldest first.",
+                tag=_TAG,
+                answers={200: PageDocument},
+            ),
+            Route(
+                "GET",
+                f"{one}/checkpoints/{{checkpoint_id}}",
+                self.wait,
+                "One checkpoint, held on request until its value is there.",
+                tag=_TAG,
+                answers={200: CheckpointDocument},
+                parameters=[prefer],
+            ),
+            Route(
+                "POST",
+                f"{one}/checkpoints/{{checkpoint_id}}/result",
+                self.finish,
+                "Keeps the result of a step; the first one counts.",
+                tag=_TAG,
+                answers={200: CheckpointDocument},
+                body=StepResult,
+            ),
+            Route(
+                "POST",
+                f"{one}/suspension",
+                self.suspension,
+                "Whether the asking execution may give its container back.",
+                tag=_TAG,
+                answers={200: SuspensionDocument},
+                body=SuspensionRequest,
+            ),
+            Route(
+                "POST",
+                f"{one}/events/{{name}}",
+                self.send,
+                "Sends an event, or the answer to an approval; the body is its payload, any JSON.",
+                tag=_TAG,
+                answers={202: SentDocument},
+                parameters=[key],
+            ),
+        ]
+
+    async def ask(self, request: Request) -> Response:
+        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+        body = await read_model(request, CheckpointRequest)
+        checkpoints = self._engine.checkpoints
+        return json_answer(await checkpoints.ask(principal_of(request), org_id, workspace_id, execution_id, body))
+
+    async def page(self, request: Request) -> Response:
+        org_id, workspace_id, execution_id = _execution_of(request, Action.READ)
+        found = await self._engine.checkpoints.list(principal_of(request), org_id, workspace_id, execution_id)
+        return json_answer({"items": found, "next_cursor": None})
+
+    async def wait(self, request: Request) -> Response:
+        org_id, workspace_id, execution_id = _execution_of(request, Action.READ)
+        checkpoint_id = reference(request, "checkpoint_id", "checkpoint")
+        hold = hold_seconds(request.headers.get("prefer"))
+        document = await self._engine.checkpoints.wait(
+            principal_of(request), org_id, workspace_id, execution_id, checkpoint_id, hold or 0.0
+        )
+        return json_answer(document, 200, {"Preference-Applied": f"wait={hold:g}"} if hold is not None else None)
+
+    async def finish(self, request: Request) -> Response:
+        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+        checkpoint_id = reference(request, "checkpoint_id", "checkpoint")
+        result = await read_model(request, StepResult)
+        document = await self._engine.checkpoints.finish(
+            principal_of(request), org_id, workspace_id, execution_id, checkpoint_id, result
+        )
+        return json_answer(document)
+
+    async def suspension(self, request: Request) -> Response:
+        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+        body = await read_model(request, SuspensionRequest)
+        checkpoints = self._engine.checkpoints
+        return json_answer(
+            await checkpoints.may_suspend(principal_of(request), org_id, workspace_id, execution_id, body)
+        )
+
+    async def send(self, request: Request) -> Response:
+        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+        _, payload = await read_json(request)
+        check_value("payload", payload)
+        key = request.headers.get("idempotency-key", "")
+        if len(key) > MAX_KEY:
+            raise invalid("Idempotency-Key", key, f"at most {MAX_KEY} characters")
+        sent = await self._engine.sent_events.send(
+            principal_of(request), org_id, workspace_id, execution_id, request.path_params["name"], payload, key
+        )
+        return json_answer(sent, 202)
+
+
+def _execution_of(request: Request, action: Action) -> tuple[str, str, str]:
+    """Organization, workspace and execution of the path; refused before a body is read."""
+    org_id, workspace_id = workspace_of(request)
+    principal_of(request).require(action, org_id, workspace_id)
+    return org_id, workspace_id, reference(request, "execution_id", "execution")
