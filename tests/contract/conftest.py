@@ -15,11 +15,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from flow_platform.store import open_store, tables
+from flow_platform.store import open_store, tables, transaction
 from flow_platform.store.base import Store
 from tests.support.polling import eventually
 from tests.support.postgresql_server import PostgresqlServer, server_binaries
 
+_ALL_TABLES = transaction  # Tables are declared beside their rows; this imports them all.
 ADAPTERS = ("sqlite", "postgresql")
 _EMPTY: Any = "; ".join(f'DELETE FROM "{table.name}"' for table in reversed(tables.metadata.sorted_tables))  # noqa: S608 - our own names.
 
