@@ -17,6 +17,7 @@ from flow_platform.domain.schedule import (
     Schedule,
     Skip,
     Start,
+    Wait,
     check_schedule,
     decide,
     decided_until,
@@ -43,16 +44,20 @@ class _Simulation:
         self.clock = ManualClock(start)
         self.last_fired_at: datetime | None = None
         self.running: list[str] = []
+        self.waiting: datetime | None = None
         self.started: list[datetime] = []
         self.actions: list[Action] = []
         self._ids = itertools.count(1)
 
     def look(self) -> list[Action]:
-        actions = decide(self.schedule, self.last_fired_at, self.running, self.clock.now())
+        actions = decide(self.schedule, self.last_fired_at, self.running, self.clock.now(), self.waiting)
         for action in actions:
             if isinstance(action, Start):
                 self.running.append(f"e{next(self._ids)}")
                 self.started.append(action.scheduled_at)
+                self.waiting = None
+            elif isinstance(action, Wait):
+                self.waiting = action.scheduled_at
             elif isinstance(action, Cancel):
                 self.running = [execution for execution in self.running if execution not in action.executions]
         self.last_fired_at = decided_until(actions, self.last_fired_at)
@@ -141,16 +146,44 @@ def test_cancel_ends_the_earlier_one_first():
     assert isinstance(actions[1], Start)
 
 
-def test_the_queue_is_emptied_in_order():
-    simulation = _Simulation(_schedule(overlap=Overlap.QUEUE, catch_up=timedelta(days=1)))
-    simulation.clock.advance(3 * _HOUR)
-    assert [simulation.look(), simulation.look()][1] == [], "the first still runs"
-    for _ in range(2):
-        simulation.end()
+def test_one_run_waits_at_most():
+    simulation = _Simulation(_schedule(overlap=Overlap.QUEUE))
+    for _ in range(4):
+        simulation.clock.advance(_HOUR)
         simulation.look()
+    first, second = (f"schedule:s:2026-01-01T0{hour}:00:00+00:00" for hour in (1, 2))
+    assert simulation.actions == [
+        Start(_T0 + _HOUR, first),
+        Wait(_T0 + 2 * _HOUR, second),
+        Skip(_T0 + 2 * _HOUR, _T0 + 3 * _HOUR, "overlap"),
+        Skip(_T0 + 3 * _HOUR, _T0 + 4 * _HOUR, "overlap"),
+    ]
+    simulation.end()
+    assert simulation.look() == [Start(_T0 + 2 * _HOUR, second)], "however long it waited"
     simulation.end()
     assert simulation.look() == []
-    assert simulation.started == [_T0 + hours * _HOUR for hours in (1, 2, 3)]
+
+
+def test_a_run_takes_the_place_of_one_that_waited():
+    simulation = _Simulation(_schedule(overlap=Overlap.QUEUE))
+    for _ in range(2):
+        simulation.clock.advance(_HOUR)
+        simulation.look()
+    simulation.end()
+    simulation.clock.advance(_HOUR)
+    assert [(type(action), action.scheduled_at) for action in simulation.look()] == [
+        (Start, _T0 + 2 * _HOUR),
+        (Wait, _T0 + 3 * _HOUR),
+    ]
+
+
+def test_after_downtime_a_queue_starts_one_and_lets_one_wait():
+    simulation = _Simulation(_schedule(overlap=Overlap.QUEUE, catch_up=timedelta(days=1)))
+    simulation.clock.advance(4 * _HOUR)
+    assert [type(action) for action in simulation.look()] == [Start, Wait, Skip]
+    simulation.end()
+    simulation.look()
+    assert simulation.started == [_T0 + _HOUR, _T0 + 2 * _HOUR]
 
 
 def test_after_downtime_only_the_latest_run_is_made_up_for():
@@ -163,7 +196,7 @@ def test_after_downtime_only_the_latest_run_is_made_up_for():
     assert simulation.look() == []
 
 
-def test_after_downtime_a_queue_makes_up_for_each_run_in_the_window():
+def test_after_downtime_a_queue_makes_up_for_runs_in_the_window():
     simulation = _Simulation(_schedule(overlap=Overlap.QUEUE, catch_up=timedelta(hours=2)))
     simulation.clock.advance(5 * _HOUR)
     simulation.run_for(timedelta(minutes=10), lasting=_MINUTE)

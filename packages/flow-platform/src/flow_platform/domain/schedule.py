@@ -1,20 +1,21 @@
 """Schedules: which runs are due, and what to do when one still runs or when nobody looked for a while.
 
-Nothing is queued anywhere: what is due follows from `last_fired_at`, the instant up to which a schedule was decided.
-Whoever decides stores `decided_until` of the answer in the same transaction in which the runs are submitted, so that
-a crash in between repeats or loses nothing; `key` makes a repeated submit find the first one.
+What is due follows from `last_fired_at`, the instant up to which a schedule was decided. Whoever decides stores
+`decided_until` of the answer in the same transaction in which the runs are submitted, so that a crash in between
+repeats or loses nothing; `key` makes a repeated submit find the first one.
 
 **Overlap**, when a run is due while an earlier one has not ended:
 - `skip`: the run is left out.
-- `queue`: it waits until the earlier one has ended; several wait in their order.
+- `queue`: it waits until the earlier one has ended. One waits at most; what is due meanwhile is left out.
 - `cancel`: the earlier one is cancelled and the run starts.
 
 **Catching up**, when runs became due that nobody started (the platform was down): those within `catch_up` are made up
-for, older ones are missed. With `queue` each of them runs, one after another; otherwise only the latest, because the
-others would overlap with it. While a schedule is paused, its runs are missed, not saved up.
+for, older ones are missed. With `queue` the first of them runs and the second waits for it; otherwise only the latest
+runs, because the others would overlap with it. While a schedule is paused, its runs are missed, not saved up. A run
+that waits was decided in time: the window does not count for it.
 
-Source: Temporal, "Schedules" (overlap policy, catchup window), whose words these are; Kubernetes CronJob for starting
-only the latest of several missed runs.
+Source: Temporal, "Schedules" (overlap policies `Skip`, `BufferOne`, `CancelOther`; catchup window), whose words these
+are; Kubernetes CronJob for starting only the latest of several missed runs.
 """
 
 from __future__ import annotations
@@ -97,6 +98,14 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """The run that was due at `scheduled_at` starts when the one before it has ended: `decide` is told of it then."""
+
+    scheduled_at: datetime
+    key: str
+
+
+@dataclass(frozen=True)
 class Cancel:
     """Cancel these executions: a later run takes their place."""
 
@@ -116,22 +125,32 @@ class Skip:
     reason: Literal["overlap", "missed", "paused"]
 
 
-Action = Start | Cancel | Skip
+Action = Start | Wait | Cancel | Skip
 
 
-def decide(schedule: Schedule, last_fired_at: datetime | None, running: Sequence[str], now: datetime) -> list[Action]:
-    """What to do now, in this order. Empty: nothing is due, or what is due waits for a run to end.
+def decide(
+    schedule: Schedule,
+    last_fired_at: datetime | None,
+    running: Sequence[str],
+    now: datetime,
+    waiting: datetime | None = None,
+) -> list[Action]:
+    """What to do now, in this order. Empty: nothing is due, and nothing that waits can start.
 
     Args:
         last_fired_at: `decided_until` of the answer before; None at first.
         running: Executions of this schedule that have not ended.
+        waiting: The `scheduled_at` of a `Wait` that was not started yet; only with `queue`.
     """
     after = max(last_fired_at or schedule.created_at, schedule.created_at)
-    if not _is_due(schedule, after, now):
-        return []
     if schedule.is_paused:
-        return [Skip(after, now, "paused")]
+        return [Skip(after, now, "paused")] if _is_due(schedule, after, now) else []
     actions: list[Action] = []
+    if waiting is not None and not running:
+        actions.append(_start(schedule, waiting))
+        waiting = None
+    if not _is_due(schedule, after, now):
+        return actions
     oldest = now - schedule.catch_up
     if after < oldest:
         # A run exactly as old as the window is still made up for.
@@ -142,8 +161,8 @@ def decide(schedule: Schedule, last_fired_at: datetime | None, running: Sequence
     if not _is_due(schedule, after, now):
         return actions
     if schedule.overlap is Overlap.QUEUE:
-        first = schedule.next_after(after)
-        return [*actions, _start(schedule, first)] if first is not None and not running else actions
+        is_free = not running and not any(isinstance(action, Start) for action in actions)
+        return actions + _line_up(schedule, after, now, is_free=is_free, has_waiting=waiting is not None)
     if running and schedule.overlap is Overlap.SKIP:
         return [*actions, Skip(after, now, "overlap")]
     latest = _latest(schedule, after, now)
@@ -159,18 +178,23 @@ def decided_until(actions: Iterable[Action], last_fired_at: datetime | None) -> 
     """The `last_fired_at` to store with these actions; never earlier than the one before."""
     found = last_fired_at
     for action in actions:
-        until = action.scheduled_at if isinstance(action, Start) else action.until if isinstance(action, Skip) else None
-        if until is not None and (found is None or until > found):
-            found = until
+        match action:
+            case Start() | Wait():
+                until = action.scheduled_at
+            case Skip():
+                until = action.until
+            case Cancel():
+                continue
+        found = until if found is None else max(found, until)
     return found
 
 
 def next_due_at(schedule: Schedule, last_fired_at: datetime | None) -> datetime | None:
     """When `decide` next has something to look at: the due time of the schedule's row. None: never again.
 
-    In the past while runs wait in the queue; whoever records that a run of the schedule ended decides again.
+    With a run that waits, `decide` is also asked when the one before it ends.
     """
-    return schedule.next_after(last_fired_at or schedule.created_at)
+    return None if schedule.is_paused else schedule.next_after(last_fired_at or schedule.created_at)
 
 
 def check_schedule(schedule: Schedule) -> Schedule:
@@ -217,8 +241,30 @@ def _latest(schedule: Schedule, after: datetime, now: datetime) -> datetime:
     return found or now
 
 
+def _line_up(schedule: Schedule, after: datetime, now: datetime, *, is_free: bool, has_waiting: bool) -> list[Action]:
+    """The runs due in (`after`, `now`] that start or wait, each at most one; the others are left out."""
+    actions: list[Action] = []
+    following = schedule.next_after(after)
+    while following is not None and following <= now:
+        if is_free:
+            actions.append(_start(schedule, following))
+            is_free = False
+        elif not has_waiting:
+            actions.append(Wait(following, _run_key(schedule, following)))
+            has_waiting = True
+        else:
+            return [*actions, Skip(after, now, "overlap")]
+        after, following = following, schedule.next_after(following)
+    return actions
+
+
+def _run_key(schedule: Schedule, scheduled_at: datetime) -> str:
+    """The idempotency key of one run."""
+    return f"schedule:{schedule.id}:{scheduled_at.astimezone(UTC).isoformat()}"
+
+
 def _start(schedule: Schedule, scheduled_at: datetime) -> Start:
-    return Start(scheduled_at, f"schedule:{schedule.id}:{scheduled_at.astimezone(UTC).isoformat()}")
+    return Start(scheduled_at, _run_key(schedule, scheduled_at))
 
 
 def _invalid(field: str, value: object, expected: str) -> errors.InvalidInput:

@@ -30,6 +30,8 @@ from flow_platform.engine.recorder import Recorder
 from flow_platform.engine.releases import Releases
 from flow_platform.engine.rollout_watch import RolloutWatch
 from flow_platform.engine.rollouts import Rollouts
+from flow_platform.engine.scheduler import Scheduler
+from flow_platform.engine.schedules import Schedules
 from flow_platform.engine.secret_delivery import SecretDelivery
 from flow_platform.engine.secrets import Secrets
 from flow_platform.engine.sent_events import SentEvents
@@ -66,6 +68,7 @@ class Engine:
     sent_events: SentEvents
     catalog: Catalog
     releases: Releases
+    schedules: Schedules
     rollouts: Rollouts
     variables: Variables
     secrets: Secrets
@@ -145,9 +148,12 @@ class Engine:
         )
         self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, grants, ends, self.leasing)
         self.sweeper = Sweeper(self.store, self.clock, self._wakeups, notices, ends)
+        self.scheduler = Scheduler(self.store, self.clock, self._wakeups, stages, self._claims, grants, notices, ends)
+        self.schedules = Schedules(self.store, self.clock, self._wakeups, stages, grants, self.scheduler)
         self._spawn("link", self._link.connect(self._attach))
         self._spawn("rollouts", RolloutWatch(self.store, self.clock, self._wakeups, self.rollouts).run())
         self._spawn("sweeper", self.sweeper.run(self.leasing.lease, lambda: self._link.is_up))
+        self._spawn("scheduler", self.scheduler.run())
 
     async def stop(self) -> None:
         """Stops working; whatever was answered is in the store."""

@@ -26,6 +26,7 @@ from flow_platform.domain.replay import Call
 from flow_platform.domain.rollout import Track
 from flow_platform.domain.rollout_health import Sample
 from flow_platform.store.model_table import ModelTable
+from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.secret_table import SecretTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
@@ -478,6 +479,7 @@ class Transaction(Protocol):
     rollouts: RolloutTable
     tenancy: TenancyTable
     runners: RunnerTable
+    schedules: ScheduleTable
     secrets: SecretTable
     models: ModelTable
 

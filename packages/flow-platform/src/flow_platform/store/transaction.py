@@ -11,6 +11,8 @@ from flow_platform.store.model_table import ModelTable
 from flow_platform.store.models import ModelRows
 from flow_platform.store.rollouts import RolloutRows
 from flow_platform.store.runners import RunnerRows
+from flow_platform.store.schedule_table import ScheduleTable
+from flow_platform.store.schedules import ScheduleRows
 from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.secrets import SecretRows
 from flow_platform.store.tenancy import TenancyRows
@@ -24,5 +26,6 @@ class SqlTransaction:
         self.rollouts: base.RolloutTable = RolloutRows(connection)
         self.tenancy: base.TenancyTable = TenancyRows(connection)
         self.runners: base.RunnerTable = RunnerRows(connection)
+        self.schedules: ScheduleTable = ScheduleRows(connection)
         self.secrets: SecretTable = SecretRows(connection)
         self.models: ModelTable = ModelRows(connection)
