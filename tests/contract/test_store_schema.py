@@ -194,9 +194,10 @@ def sqlite_schema(url: str) -> set[tuple[str, str]]:
 
 
 def canonical(sql: str) -> str:
-    """Without what does not matter: white space, and the order of constraints."""
+    """Without what does not matter: white space, quotes that a rebuilt table has, the order of constraints."""
     words = re.sub(r"\s+", " ", sql).replace("( ", "(").replace(" )", ")")
     head, _, body = words.partition("(")
+    head = head.replace('"', "")
     return head + "(" + ", ".join(sorted(re.split(r", (?![^(]*\))", body.removesuffix(")"))))
 
 

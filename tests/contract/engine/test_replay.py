@@ -3,64 +3,16 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from flow_platform.domain.execution import Execution
-from flow_platform.domain.principal import Principal
 from flow_sdk.wire.runner import Assignment
-from flow_sdk.wire.status import Kind, Status
-from tests.support.eventually import eventually
+from flow_sdk.wire.status import Status
+from tests.support.played_workflow import Workflow
 from tests.support.scripted_runner import ScriptedRunner
 from tests.support.stage import Stage
 
 pytestmark = pytest.mark.timeout(30)
-
-LOST = {"code": "process_crashed", "message": "signal 9"}
-
-
-class Workflow:
-    """A running workflow whose container the test plays; `lose` kills it and begins the next attempt."""
-
-    def __init__(self, stage: Stage, assignment: Assignment) -> None:
-        self.stage = stage
-        self.assignment = assignment
-        self.id = assignment.execution_id
-        self.waiting: list[Assignment] = []  # Of children, that came with the workflow's own.
-
-    @classmethod
-    async def start(cls, stage: Stage, **component: Any) -> Workflow:
-        stage.runner.slots = 500
-        await stage.publish("flow", Kind.WORKFLOW, **component)
-        await stage.submit("flow", kind=Kind.WORKFLOW)
-        [assignment] = await stage.runner.claim()
-        return cls(stage, assignment)
-
-    @property
-    def inside(self) -> Principal:
-        return self.stage.inside(self.assignment)
-
-    async def call(self, input_data: Any, slug: str = "block") -> Execution:
-        return await self.stage.submit(slug, principal=self.inside, input_data=input_data)
-
-    async def end_child(self, child: Execution, output: Any = None, error: dict[str, Any] | None = None) -> None:
-        assignments = {a.execution_id: a for a in await self.stage.runner.claim()}
-        await self.stage.runner.report(assignments[child.id], output, error)
-        await self.stage.wait(child.id)
-
-    async def lose(self, error: dict[str, Any] = LOST) -> None:
-        await self.stage.runner.report(self.assignment, error=error)
-        await eventually(lambda: self.stage.get(self.id), lambda document: document.status is not Status.RUNNING)
-        self.stage.clock.advance(timedelta(seconds=3))  # Past the back-off, within the leases.
-        for _ in range(10):
-            claimed = await self.stage.runner.claim()
-            self.waiting += [a for a in claimed if a.execution_id != self.id]
-            if own := [a for a in claimed if a.execution_id == self.id]:
-                [self.assignment] = own
-                return
-        raise AssertionError("the workflow was not handed out again")
 
 
 async def children(stage: Stage, workflow: Workflow) -> int:

@@ -59,10 +59,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SentEvent:
-    """Something that was sent to an execution from outside. `key` makes a second sending of it a no-op."""
+    """Something that was sent to an execution from outside.
+
+    Attributes:
+        position: Among all that was sent to it, from 1.
+        key: Makes a second sending of it a no-op.
+        checkpoint_id: Of the wait that read it.
+    """
 
     id: str
     execution_id: str
+    position: int
     name: str
     payload: Any
     sent_by: str

@@ -83,7 +83,11 @@ class SentEvents:
             raise invalid("name", name, f"1 to {MAX_NAME} characters without NUL")
 
         def operation(tx: Transaction) -> tuple[SentDocument, str | None, Changes, list[Grant]]:
-            execution = self._executions.find(tx, principal, org_id, workspace_id, execution_id)
+            self._executions.find(tx, principal, org_id, workspace_id, execution_id)
+            # Locked: what is sent and who begins to wait at the same moment must see each other.
+            execution = tx.executions.find(execution_id, for_update=True)
+            if execution is None:
+                raise errors.NotFound(f"execution {execution_id!r} not found")
             earlier = tx.checkpoints.find_sent(execution.id, key) if key else None
             if earlier is not None:
                 return _document(earlier), None, Changes(), []
@@ -109,7 +113,8 @@ class SentEvents:
         self, tx: Transaction, execution: Execution, principal: Principal, name: str, payload: Any, key: str
     ) -> SentEvent:
         now = self._clock.now()
-        sent = SentEvent(new_id(now, self._entropy), execution.id, name, payload, principal.subject, now, key)
+        position = tx.checkpoints.count_sent(execution.id) + 1
+        sent = SentEvent(new_id(now, self._entropy), execution.id, position, name, payload, principal.subject, now, key)
         waiting = [found for found in tx.checkpoints.open(execution.id, name) if found.is_open(now)]
         for checkpoint in waiting:
             value = _value_for(checkpoint, principal, payload, now)

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 from flow_platform.domain.checkpoint import Checkpoint, SentEvent
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
-from flow_platform.domain.release import Deployment, Ring
+from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
 from flow_platform.domain.rollout import Track
 from flow_platform.domain.rollout_health import Sample
@@ -300,6 +300,8 @@ class CheckpointTable(Protocol):
 
     def oldest_unread(self, execution_id: str, name: str) -> SentEvent | None: ...
 
+    def count_sent(self, execution_id: str) -> int: ...
+
     def count_unread(self, execution_id: str) -> int: ...
 
     def mark_read(self, event_id: str, checkpoint_id: str) -> None: ...
@@ -350,6 +352,7 @@ class CatalogTable(Protocol):
         ring_id: str | None,
         cursor: str | None,
         limit: int,
+        state: DeploymentState | None = None,
     ) -> Page: ...
 
 

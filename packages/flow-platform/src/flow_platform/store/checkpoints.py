@@ -39,6 +39,7 @@ sent_events = Table(
     metadata,
     Column("id", Word, primary_key=True),
     Column("execution_id", Word, ForeignKey("executions.id"), nullable=False),
+    Column("position", sa.BigInteger, nullable=False),
     Column("name", Word, nullable=False),
     Column("payload", Json, nullable=True),
     Column("sent_by", sa.Text, nullable=False),
@@ -50,7 +51,8 @@ _c = checkpoints.c
 _s = sent_events.c
 Index("ix_checkpoints_execution", _c.execution_id, _c.id)
 partial_index("ix_checkpoints_open", "finished_at IS NULL", _c.execution_id, _c.name, _c.id)
-partial_index("ix_sent_events_unread", "checkpoint_id IS NULL", _s.execution_id, _s.name, _s.id)
+partial_index("ix_sent_events_unread", "checkpoint_id IS NULL", _s.execution_id, _s.name, _s.position)
+Index("uq_sent_events_position", _s.execution_id, _s.position, unique=True)
 partial_index("uq_sent_events_key", "key <> ''", _s.execution_id, _s.key, unique=True)
 
 _FIELDS: Final = tuple(_c)
@@ -85,7 +87,11 @@ _SENT_BY_KEY = Query(
 _UNREAD = sa.and_(_s.execution_id == bindparam("execution_id"), _s.checkpoint_id.is_(None))
 _OLDEST_UNREAD = Query(
     "oldest unread event",
-    sa.select(*_s).where(_UNREAD, _s.name == bindparam("name")).order_by(_s.id).limit(sa.literal_column("1")),
+    sa.select(*_s).where(_UNREAD, _s.name == bindparam("name")).order_by(_s.position).limit(sa.literal_column("1")),
+)
+_COUNT_SENT = Query(
+    "last sent event",
+    sa.select(sa.func.max(_s.position)).where(_s.execution_id == bindparam("execution_id")),
 )
 _COUNT_UNREAD = Query("count unread events", sa.select(sa.func.count()).select_from(sent_events).where(_UNREAD))
 _READ = Query(
@@ -153,6 +159,10 @@ class CheckpointRows:
     def oldest_unread(self, execution_id: str, name: str) -> SentEvent | None:
         row = self._connection.row(_OLDEST_UNREAD, {"execution_id": execution_id, "name": name})
         return _sent(row) if row else None
+
+    def count_sent(self, execution_id: str) -> int:
+        row = self._connection.row(_COUNT_SENT, {"execution_id": execution_id})
+        return (row[0] if row else 0) or 0
 
     def count_unread(self, execution_id: str) -> int:
         row = self._connection.row(_COUNT_UNREAD, {"execution_id": execution_id})

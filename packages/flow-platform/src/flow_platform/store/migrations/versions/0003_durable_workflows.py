@@ -62,6 +62,7 @@ def _sent_events() -> None:
         "sent_events",
         sa.Column("id", WORD, nullable=False),
         sa.Column("execution_id", WORD, nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
         sa.Column("name", WORD, nullable=False),
         sa.Column("payload", sa.Text(), nullable=True),
         sa.Column("sent_by", sa.Text(), nullable=False),
@@ -72,7 +73,8 @@ def _sent_events() -> None:
         sa.ForeignKeyConstraint(["execution_id"], ["executions.id"], name=op.f("fk_sent_events_execution_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sent_events")),
     )
-    _partial("ix_sent_events_unread", "sent_events", ["execution_id", "name", "id"], "checkpoint_id IS NULL")
+    _partial("ix_sent_events_unread", "sent_events", ["execution_id", "name", "position"], "checkpoint_id IS NULL")
+    op.create_index("uq_sent_events_position", "sent_events", ["execution_id", "position"], unique=True)
     _partial("uq_sent_events_key", "sent_events", ["execution_id", "key"], "key <> ''", unique=True)
 
 
