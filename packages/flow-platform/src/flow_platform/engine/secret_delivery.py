@@ -57,10 +57,10 @@ class SecretDelivery:
         """The values for one attempt, or the error that it ends with."""
         found = await self._store.read(lambda tx: _find(tx, request))
         if found is None:
-            return _refused(LEASE_LOST, "the attempt is no longer this runner's", retryable=True)
+            return refused(LEASE_LOST, "the attempt is no longer this runner's", retryable=True)
         missing = [name for name in found.names if name not in found.sealed]
         if missing:
-            return _refused(SECRET_MISSING, _missing(missing, found.ring_name))
+            return refused(SECRET_MISSING, _missing(missing, found.ring_name))
         try:
             values = await self._secrets.decrypted(found.key, found.sealed)
         except (MasterKeyUnavailable, SecretUnreadable) as error:
@@ -68,10 +68,10 @@ class SecretDelivery:
             hint = f" (hint: {error.hint})" if error.hint else ""
             # A key management service that is away comes back; a value that was changed does not.
             away = isinstance(error, MasterKeyUnavailable)
-            return _refused(error.error_code, error.message + hint, retryable=away)
+            return refused(error.error_code, error.message + hint, retryable=away)
         message = encode_secrets(values)
         if len(message) > MAX_ATTEMPT_BYTES:
-            return _refused(
+            return refused(
                 SECRETS_TOO_LARGE,
                 f"The secrets of the component have {len(message)} bytes together and the limit is {MAX_ATTEMPT_BYTES}",
             )
@@ -111,7 +111,7 @@ def _missing(names: Sequence[str], ring: str) -> str:
     )
 
 
-def _refused(code: str, message: str, *, retryable: bool = False) -> SecretsReply:
+def refused(code: str, message: str, *, retryable: bool = False) -> SecretsReply:
     return SecretsReply(error=ErrorDocument(code=code, message=message, retryable=retryable))
 
 
