@@ -132,7 +132,6 @@ async def test_other_bytes_under_the_same_version_are_refused(
         swapped.add_wheel("greeter", "2.0", {"greeter.py": "def greet(name): return 'Owned ' + name"})
         lock = reference.lock
         environments._uv._index = swapped.index
-        environments._uv._policy = type(environments._uv._policy)(swapped.index.hosts)
         with pytest.raises(errors.BuildFailed) as caught:
             await environments.ensure(EnvironmentRef(digest=reference.digest, lock=lock))
     assert "greeter" in caught.value.message
@@ -193,7 +192,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
             seen[address[0]] = type(error).__name__
     for target in ("169.254.169.254:80", "127.0.0.1:22", "localhost:80", "10.0.0.1:443"):
         with socket.create_connection(("127.0.0.1", 3128), 2) as proxy:
-            proxy.sendall(f"CONNECT {target} HTTP/1.1\\r\\n\\r\\n".encode())
+            proxy.sendall(f"CONNECT {target} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())
             seen["proxy " + target] = proxy.recv(100).split()[1].decode()
     name = "hostile-1.0-py3-none-any.whl"
     with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as archive:

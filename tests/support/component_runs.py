@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flow_platform.sandbox.base import ContainerSpec, Ended, ProtocolError, Sandbox
+from flow_platform.sandbox.base import Container, ContainerSpec, Ended, ProtocolError, Sandbox
 from flow_sdk.wire.harness import Frame
 from flow_sdk.wire.runner import Limits
 
@@ -47,9 +48,14 @@ async def run_component(
     deadline: float = 20.0,
     grace: float = 0.0,
     spec: ContainerSpec = SPEC,
+    on_container: Callable[[Container], None] | None = None,
     **start: Any,
 ) -> ComponentRun:
-    """Acquires, starts, reads to the result or the deadline, ends."""
+    """Acquires, starts, reads to the result or the deadline, ends.
+
+    Args:
+        on_container: Called before the start, e.g. to serve its listeners.
+    """
     body = {
         "mode": "run",
         "kind": "code_block",
@@ -59,6 +65,8 @@ async def run_component(
         **start,
     }
     container = await sandbox.acquire(spec)
+    if on_container is not None:
+        on_container(container)
     gathered = ComponentRun(ended=None)  # type: ignore[arg-type]
 
     async def read_logs() -> None:

@@ -121,6 +121,8 @@ def run_runner_process(settings: Settings, report: Report) -> int:
     """
     import uvloop
 
+    from flow_platform.domain import operator_rules
+    from flow_platform.egress.policy import OperatorRules
     from flow_platform.runner import RunnerConfig, run_runner
 
     configure_logging(settings.log_format, settings.log_level)
@@ -136,6 +138,11 @@ def run_runner_process(settings: Settings, report: Report) -> int:
         channel="nats" if settings.channel == "nats" else "socket",
         pool_size=settings.pool_size,
         drain_seconds=settings.drain_seconds,
+        build_hosts=operator_rules.parse_hosts(settings.build_hosts),
+        egress_rules=OperatorRules(
+            operator_rules.parse_allow(settings.egress_allow), *operator_rules.parse_deny(settings.egress_deny)
+        ),
+        egress_bytes=settings.egress_bytes,
         ready=lambda: report({"runner_id": settings.runner_id}),
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

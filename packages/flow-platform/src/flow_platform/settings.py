@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from flow_platform.domain import operator_rules
 from flow_platform.domain.errors import SettingsError
 
 PREFIX: Final = "FLOW_"
@@ -119,6 +120,17 @@ def _runner_id(value: Any) -> str:
     return value
 
 
+def _words_for(parse: Callable[[str], object]) -> _Parser:
+    """Text that another parser takes later; held against it now."""
+
+    def check(value: Any) -> str:
+        text = _text(value)
+        parse(text)
+        return text
+
+    return check
+
+
 def _setting(default: Any, parse: _Parser, doc: str, *, secret: bool = False) -> Any:
     return dataclasses.field(default=default, metadata={"parse": parse, "doc": doc}, repr=not secret)
 
@@ -170,6 +182,18 @@ class Settings:
     )
     master_key_command: str = _setting("", _text, "Program that encrypts data keys: a key management service's.")
     lost_master_key: str = _setting("", _text, "Id of a key that is gone for good: deletes what it encrypted.")
+    egress_allow: str = _setting(
+        "", _words_for(operator_rules.parse_allow), "Closed networks that components may declare, as `10.1.0.0/16`."
+    )
+    egress_deny: str = _setting(
+        "", _words_for(operator_rules.parse_deny), "Networks and hosts that no component reaches."
+    )
+    egress_bytes: int = _setting(
+        1 << 30, _whole(0, 1 << 50), "Bytes that an execution may carry over the network, in each direction."
+    )
+    build_hosts: str = _setting(
+        "", _words_for(operator_rules.parse_hosts), "Hosts that builds reach besides the package index."
+    )
 
     @property
     def loopback_host(self) -> str:

@@ -20,6 +20,7 @@ from typing import Final
 
 from flow_platform.build import base, explain, folder, requirements
 from flow_platform.build.cache import UvCaches
+from flow_platform.build.egress import BuildWayOut
 from flow_platform.build.index import Index, configured_index
 from flow_platform.build.uv import CONSTRAINTS, LOCK, PACKAGES, REQUIREMENTS, Uv, UvRun, Way
 from flow_platform.domain import errors
@@ -41,7 +42,7 @@ class Environments:
     Args:
         cache_dir: Shared by all runners of this machine; readable by containers.
         max_bytes: Disk for finished environments; the least recently used go first.
-        private_hosts: Hosts besides the index's that a build may reach at private addresses.
+        way_out: What builds may reach besides the index.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Environments:
         sandbox: Sandbox,
         *,
         max_bytes: int = 10 << 30,
-        private_hosts: frozenset[str] = frozenset(),
+        way_out: BuildWayOut | None = None,
         index: Index | None = None,
     ) -> None:
         self._root = cache_dir
@@ -59,7 +60,7 @@ class Environments:
             sandbox,
             UvCaches(cache_dir / "uv"),
             configured_index(os.environ) if index is None else index,
-            private_hosts,
+            way_out or BuildWayOut(),
         )
         self._folder = folder.Folder(cache_dir / "environments")
         self._building: dict[str, asyncio.Task[Path]] = {}

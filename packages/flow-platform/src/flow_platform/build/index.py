@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from flow_platform.domain.destination import normal_host
+
 _DEFAULT: Final = "UV_DEFAULT_INDEX"
 _DEFAULT_ALIASES: Final = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 _EXTRA: Final = "UV_INDEX"
@@ -72,7 +74,7 @@ def _hosts(env: Mapping[str, str]) -> Iterator[tuple[str, int]]:
         for url in env.get(name, "").split():
             parts = urlsplit(_address(url))
             if parts.hostname:
-                yield parts.hostname.lower(), parts.port or _DEFAULT_PORTS[parts.scheme]
+                yield normal_host(parts.hostname), parts.port or _DEFAULT_PORTS[parts.scheme]
 
 
 def _certificates(environ: Mapping[str, str]) -> Path | None:

@@ -19,7 +19,7 @@ from typing import Final
 import uv
 
 from flow_platform.build.cache import UvCaches
-from flow_platform.build.egress import EgressPolicy, EgressProxy
+from flow_platform.build.egress import BuildWayOut
 from flow_platform.build.index import Index
 from flow_platform.domain import errors
 from flow_platform.sandbox.base import PROXY_PORT, Command, Sandbox
@@ -58,14 +58,14 @@ class Uv:
 
     Args:
         caches: Shared by builds that run no foreign code.
-        private_hosts: See `EgressPolicy`.
+        way_out: What builds may reach besides the index.
     """
 
-    def __init__(self, sandbox: Sandbox, caches: UvCaches, index: Index, private_hosts: frozenset[str]) -> None:
+    def __init__(self, sandbox: Sandbox, caches: UvCaches, index: Index, way_out: BuildWayOut) -> None:
         self._sandbox = sandbox
         self._caches = caches
         self._index = index
-        self._policy = EgressPolicy(index.hosts, private_hosts)
+        self._way_out = way_out
 
     async def compile(self, work: Path, way: Way, left_out: Sequence[str]) -> UvRun:
         """Locks `REQUIREMENTS` under `CONSTRAINTS` into `LOCK`, leaving some packages out of it."""
@@ -94,7 +94,7 @@ class Uv:
         return await self._run_with(cache, arguments, work)
 
     async def _run_with(self, cache: Path, arguments: Sequence[str], work: Path) -> UvRun:
-        proxy = EgressProxy(self._policy)
+        proxy = self._way_out.open(self._index.hosts)
         common = ["--quiet", "--no-progress", "--color", "never", "--no-config", "--no-python-downloads"]
         command = Command(
             argv=[INSIDE_UV, *arguments, *common],

@@ -164,6 +164,7 @@ class Claims:
             },
             config=payload.config,
             env=grant.env,
+            network=list(definition.network),
             secrets=list(definition.secrets),
             token=self._issue_token(execution, now),
             queued_ms=round((now - execution.created_at).total_seconds() * 1000, 3),

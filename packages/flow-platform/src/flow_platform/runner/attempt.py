@@ -12,8 +12,9 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from flow_platform.build.environment import Environments
@@ -21,17 +22,19 @@ from flow_platform.bus.connection import Bus
 from flow_platform.bus.gateway import Gateway
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
+from flow_platform.egress.resolver import SystemResolver
 from flow_platform.runner import ending, start_frame
 from flow_platform.runner.config import Channel
 from flow_platform.runner.intake import Intake, Refused
 from flow_platform.runner.log_events import LogEvents
+from flow_platform.runner.network import Egress, WayOut
 from flow_platform.runner.outbox import Report
 from flow_platform.runner.publisher import Publisher
 from flow_platform.runner.redaction import Redactor
 from flow_platform.runner.relay import Relay
 from flow_platform.runner.result import Result, output_payload
 from flow_platform.runner.session import ExecutionSession, VerifyToken
-from flow_platform.sandbox.base import Container, ContainerSpec, Ended, ProtocolError, Sandbox, Usage
+from flow_platform.sandbox.base import PROXY_PORT, Container, ContainerSpec, Ended, ProtocolError, Sandbox, Usage
 from flow_sdk.wire import subjects
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.harness import Frame
@@ -64,6 +67,7 @@ class Workplace:
     environments: Environments
     gateway: Gateway
     clock: Clock
+    egress: Egress = field(default_factory=lambda: Egress(SystemResolver()))
     verify_token: VerifyToken | None = None
 
 
@@ -102,6 +106,7 @@ class Attempt:
         self._publisher = Publisher(workplace.bus, assignment, workplace.runner_id, workplace.clock)
         self._intake = Intake(self._publisher, assignment.limits)
         self._container: Container | None = None
+        self._way_out: WayOut | None = None
         self._preparing: asyncio.Task[ContainerSpec] | None = None
         self._closing: asyncio.Task[Ended] | None = None
         self._pushed: asyncio.TimerHandle | None = None
@@ -172,7 +177,7 @@ class Attempt:
         assignment, path = self.assignment, self._place.environments.find(self.assignment.environment)
         is_built = path is not None or not assignment.environment.digest
         if is_built and assignment.input_object is None and not assignment.secrets:
-            return ContainerSpec(assignment.workspace_id, assignment.environment.digest, path)
+            return self._spec(path)
         self._preparing = asyncio.create_task(self._fetch(), name=f"prepare-{assignment.execution_id}")
         try:
             return await self._preparing
@@ -189,8 +194,13 @@ class Attempt:
             self._input = await self._place.bus.get_object(assignment.input_object)
         if assignment.secrets:
             await self._get_secrets()
-        path = await self._place.environments.ensure(assignment.environment)
-        return ContainerSpec(assignment.workspace_id, assignment.environment.digest, path)
+        return self._spec(await self._place.environments.ensure(assignment.environment))
+
+    def _spec(self, environment_path: Path | None) -> ContainerSpec:
+        assignment = self.assignment
+        return ContainerSpec(
+            assignment.workspace_id, assignment.environment.digest, environment_path, proxy=bool(assignment.network)
+        )
 
     async def _get_secrets(self) -> None:
         """From here on whatever the attempt says is redacted. Without its secrets it ends."""
@@ -216,6 +226,9 @@ class Attempt:
         relay = Relay(container.listeners, place.api_address, lambda sock: place.gateway.attach(sock, session))
         logs = LogEvents(container, self._publisher, assignment.limits.log_bytes)
         try:
+            if assignment.network:
+                listener = container.listeners[PROXY_PORT]
+                self._way_out = WayOut(assignment, listener, place.egress, self._publisher)
             frame = start_frame.encode(assignment, place.channel, self._input, self._secrets)
             await container.start(frame, assignment.limits)
             async for kind, body in container.frames():
@@ -230,6 +243,8 @@ class Attempt:
         finally:
             self._times.result = time.perf_counter()
             relay.close()
+            if self._way_out is not None:
+                await self._way_out.finish()
             if relay.used_nats:
                 await place.gateway.end(session)  # What was sent before the end is published before the report.
             has_result = self._intake.result is not None and not self._is_stopped
@@ -283,6 +298,8 @@ class Attempt:
         return self._verdict or ending.lost("its lease was given to another runner")
 
     def _end_container(self, grace_seconds: float) -> None:
+        if self._way_out is not None:
+            self._way_out.close()  # At once, though the container may have some time to say its last words.
         if self._preparing is not None:
             self._preparing.cancel()
         if self._container is not None and self._closing is None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
+
+from flow_platform.egress.policy import OperatorRules
+from flow_platform.egress.traffic import MAX_TRANSFER_BYTES
 
 Channel = Literal["socket", "nats"]
 
@@ -33,7 +36,9 @@ class RunnerConfig:
         channel: How containers exchange input and output: over the inherited socket, or by NATS through the gateway.
         cache_dir: Runtime roots, environments and uv's cache. A neutral path: containers can see it in mountinfo.
         pool_size: Sealed containers that wait per template.
-        private_hosts: Hosts besides the package index's that builds may reach at private addresses.
+        build_hosts: Hosts besides the package index's that builds may reach.
+        egress_rules: What the operator allows and denies all components.
+        egress_bytes: That one execution may carry over the network, in each direction.
         verify_token: Given a token and an execution id, whether it is genuine, in force and for that execution; lets
             containers reconnect to the gateway with a renewed token. Without it only the assignment's own is accepted.
         drain_seconds: How long a graceful stop waits for running attempts.
@@ -52,6 +57,8 @@ class RunnerConfig:
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     environment_bytes: int = DEFAULT_ENVIRONMENT_BYTES
     parallel_builds: int = 2
-    private_hosts: frozenset[str] = frozenset()
+    build_hosts: frozenset[str] = frozenset()
+    egress_rules: OperatorRules = field(default_factory=OperatorRules)
+    egress_bytes: int = MAX_TRANSFER_BYTES
     verify_token: Callable[[str, str], bool] | None = None
     ready: Callable[[], None] | None = None

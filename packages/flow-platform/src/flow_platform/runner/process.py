@@ -13,14 +13,18 @@ import uuid
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from flow_platform.build.egress import BuildWayOut
 from flow_platform.build.environment import Environments
 from flow_platform.bus.connection import Bus
 from flow_platform.bus.gateway import Gateway
 from flow_platform.domain import errors
 from flow_platform.domain.clock import SystemClock
+from flow_platform.egress.resolver import SystemResolver
+from flow_platform.egress.traffic import Limits
 from flow_platform.runner.attempt import Workplace
 from flow_platform.runner.builds import Builds
 from flow_platform.runner.config import RunnerConfig
+from flow_platform.runner.network import Egress
 from flow_platform.runner.runner import Runner
 from flow_platform.sandbox.base import Sandbox
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
@@ -90,8 +94,12 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
     bus = await _connect(config, stop)
     if bus is None:
         return 0
+    resolver = SystemResolver()
     environments = Environments(
-        config.cache_dir, sandbox, max_bytes=config.environment_bytes, private_hosts=config.private_hosts
+        config.cache_dir,
+        sandbox,
+        max_bytes=config.environment_bytes,
+        way_out=BuildWayOut(resolver, config.build_hosts, config.egress_rules),
     )
     try:
         gateway = Gateway()
@@ -104,6 +112,7 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
             environments=environments,
             gateway=gateway,
             clock=SystemClock(),
+            egress=Egress(resolver, config.egress_rules, Limits(bytes_each_way=config.egress_bytes)),
             verify_token=config.verify_token,
         )
         builds = Builds(environments, sandbox, config.parallel_builds)
@@ -111,6 +120,7 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
         return await _serve(config, runner, builds, bus, stop)
     finally:
         await environments.close()
+        resolver.close()
         await bus.drain_and_close()
 
 

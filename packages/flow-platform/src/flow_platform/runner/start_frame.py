@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from flow_platform.runner import network
 from flow_platform.runner.config import Channel
 from flow_platform.sandbox.base import API_PORT, NATS_PORT
 from flow_sdk.wire.harness import Mode
@@ -44,8 +45,10 @@ def encode(assignment: Assignment, channel: Channel, input_body: bytes | None, s
 def environment(assignment: Assignment, secrets: Mapping[str, str]) -> dict[str, str]:
     """Variables of the component's process."""
     values = {
+        **(network.DEFAULTS if assignment.network else {}),
         **assignment.env,
         **secrets,
+        **(network.PROXIES if assignment.network else {}),
         "PLATFORM_API_URL": f"http://127.0.0.1:{API_PORT}",
         "NATS_URL": f"nats://x:{assignment.token}@127.0.0.1:{NATS_PORT}",
         "AUTH_TOKEN": assignment.token,

@@ -26,11 +26,13 @@ class ContainerSpec:
         tenant: Workspace id. Templates are never shared between tenants.
         environment_digest: Empty for the base environment.
         environment_path: Folder with the installed packages (a `site-packages`), read-only for the container.
+        proxy: Also gives the container a loopback listener on `PROXY_PORT`: its way out, served by the caller.
     """
 
     tenant: str
     environment_digest: str = ""
     environment_path: Path | None = None
+    proxy: bool = False
 
 
 class Ending(enum.StrEnum):
@@ -75,7 +77,8 @@ class Container(Protocol):
 
     @property
     def listeners(self) -> Mapping[int, socket.socket]:
-        """Listening sockets that live inside the container's network namespace, by port (`API_PORT`, `NATS_PORT`).
+        """Listening sockets that live inside the container's network namespace, by port: `API_PORT`, `NATS_PORT`,
+        and `PROXY_PORT` where the spec says so.
 
         The caller accepts on them and owns what comes in; the container reaches nothing else.
         """
@@ -165,6 +168,9 @@ API_PORT = 8420
 NATS_PORT = 4222
 PROXY_PORT = 3128
 """Loopback ports inside every container. Fixed: each container has a network namespace of its own."""
+
+CERTIFICATES = "/etc/ssl/certificates.pem"
+"""Certificate authorities, inside every container: those that the runner's machine trusts."""
 
 
 class Sandbox(Protocol):

@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,7 +38,6 @@ class Surroundings:
     """
 
     loop: asyncio.AbstractEventLoop
-    ports: tuple[int, ...]
     create_group: Callable[[int, int], asyncio.Future[Group]] | None
     remove_group: Callable[[Group], object]
     own_users: bool
@@ -47,8 +46,15 @@ class Surroundings:
 class NamespacesContainer:
     """See `flow_platform.sandbox.base.Container`. Made by a template, which reports its exit."""
 
-    def __init__(self, number: int, surroundings: Surroundings, forget: Callable[[NamespacesContainer], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        ports: Sequence[int],
+        surroundings: Surroundings,
+        forget: Callable[[NamespacesContainer], None],
+    ) -> None:
         self.number = number
+        self._ports = ports
         self._around = surroundings
         self._forget = forget
         self._loop = surroundings.loop
@@ -122,7 +128,7 @@ class NamespacesContainer:
         received = array.array("i")
         received.frombytes(content[: len(content) - len(content) % received.itemsize])
         self._pidfd, self._tmp_settings, *listeners = received
-        for port, descriptor in zip(self._around.ports, listeners, strict=True):
+        for port, descriptor in zip(self._ports, listeners, strict=True):
             listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
             listener.setblocking(False)
             self._listeners[port] = listener

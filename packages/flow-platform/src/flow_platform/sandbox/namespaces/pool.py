@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from flow_platform.domain.errors import SandboxUnavailable
+from flow_platform.sandbox.base import API_PORT, NATS_PORT, PROXY_PORT
 from flow_platform.sandbox.namespaces.container import NamespacesContainer, Surroundings
 from flow_platform.sandbox.namespaces.identity import Identity
 from flow_platform.sandbox.namespaces.jail_process import JailProcess
@@ -24,6 +25,8 @@ _REFILL_AT_ONCE: Final = 2  # As many as there are cores on a small machine.
 _SWEEP_AT: Final = 256  # Handed-out containers remembered before the ended ones are forgotten.
 _TRIES: Final = 3
 _RETRY_SECONDS: Final = 0.05
+_PORTS: Final = (API_PORT, NATS_PORT)
+_PORTS_WITH_PROXY: Final = (API_PORT, NATS_PORT, PROXY_PORT)
 
 _numbers = itertools.count(1)
 
@@ -57,16 +60,17 @@ class Template:
         for container in list(self._containers.values()):
             await container.wait()
 
-    async def make(self) -> NamespacesContainer:
-        """A new sealed container."""
+    async def make(self, *, proxy: bool = False) -> NamespacesContainer:
+        """A new sealed container, with a listener for its way out where it shall have one."""
         if self.is_lost:
             raise SandboxUnavailable("the template has ended")
         number = next(_numbers)
-        container = NamespacesContainer(number, self._around, self._forget)
+        ports = _PORTS_WITH_PROXY if proxy else _PORTS
+        container = NamespacesContainer(number, ports, self._around, self._forget)
         self._containers[number] = container
         self._made += 1
         try:
-            request = {"new": number, "user": self._identity.user_of(number)}
+            request = {"new": number, "user": self._identity.user_of(number), "ports": ports}
             self._jail.send(request, container.take_their_ends())
         except SandboxUnavailable:
             container.close_their_ends()
@@ -118,8 +122,23 @@ class Template:
         self._containers.pop(container.number, None)
 
 
+class _Shelf:
+    """The waiting containers of one kind, and how many more are being made."""
+
+    def __init__(self, *, proxy: bool) -> None:
+        self.proxy = proxy
+        self.waiting: deque[NamespacesContainer] = deque()
+        self.filling = 0
+
+    @property
+    def stock(self) -> int:
+        return len(self.waiting) + self.filling
+
+
 class Pool:
     """The containers of one spec. Renews its template by age and by the number of its forks.
+
+    Those with a way out wait on a shelf of their own, which is filled once one was asked for.
 
     All forks of a template share its memory layout and hash seed; a renewed one has new ones.
     """
@@ -139,9 +158,8 @@ class Pool:
         self._template: Template | None = None
         self._starting: asyncio.Task[Template] | None = None
         self._live: list[Template] = []  # With those that only wait for their last container.
-        self._waiting: deque[NamespacesContainer] = deque()
+        self._shelves: dict[bool, _Shelf] = {}  # By whether they have a way out.
         self._out: set[NamespacesContainer] = set()
-        self._filling = 0
         self._cold = 0
         self._refill_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -150,7 +168,7 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return sum(len(shelf.waiting) for shelf in self._shelves.values())
 
     @property
     def is_idle(self) -> bool:
@@ -158,25 +176,33 @@ class Pool:
         self._out = {container for container in self._out if container.is_alive}
         return not self._out and not self._cold
 
-    async def warm(self) -> None:
+    async def warm(self, *, proxy: bool = False) -> None:
+        self._shelf(proxy)
         await self._current()
         self._schedule_refill()
 
-    async def acquire(self) -> NamespacesContainer:
-        """The container that waits longest, or a new one."""
+    async def acquire(self, *, proxy: bool = False) -> NamespacesContainer:
+        """The container of that kind that waits longest, or a new one."""
         self.used_at = time.monotonic()
-        while self._waiting:
-            container = self._waiting.popleft()
+        waiting = self._shelf(proxy).waiting
+        while waiting:
+            container = waiting.popleft()
             if container.is_alive:
                 self._schedule_refill()
                 return self._hand_out(container)
             await container.wait()
         self._cold += 1
         try:
-            return self._hand_out(await self._make_cold())
+            return self._hand_out(await self._make_cold(proxy=proxy))
         finally:
             self._cold -= 1
             self._schedule_refill()
+
+    def _shelf(self, proxy: bool) -> _Shelf:
+        shelf = self._shelves.get(proxy)
+        if shelf is None:
+            shelf = self._shelves[proxy] = _Shelf(proxy=proxy)
+        return shelf
 
     def _hand_out(self, container: NamespacesContainer) -> NamespacesContainer:
         self._out.add(container)
@@ -184,15 +210,15 @@ class Pool:
             self._out = {container for container in self._out if container.is_alive}
         return container
 
-    async def _make_cold(self) -> NamespacesContainer:
+    async def _make_cold(self, *, proxy: bool) -> NamespacesContainer:
         for _ in range(_TRIES - 1):
             template = await self._current()
             try:
-                return await template.make()
+                return await template.make(proxy=proxy)
             except SandboxUnavailable:
                 # Its template may have died under it, which shows a moment later; the next one starts afresh.
                 await asyncio.sleep(_RETRY_SECONDS)
-        return await (await self._current()).make()
+        return await (await self._current()).make(proxy=proxy)
 
     async def close(self) -> None:
         self._is_closed = True
@@ -206,8 +232,9 @@ class Pool:
         for template in list(self._live):
             await self._close_template(template)
         self._template = None
-        while self._waiting:  # Those whose template died before, too.
-            await self._waiting.popleft().end()
+        for shelf in list(self._shelves.values()):
+            while shelf.waiting:  # Those whose template died before, too.
+                await shelf.waiting.popleft().end()
 
     async def _current(self) -> Template:
         """The template that serves; starts one when there is none. Several callers share one start."""
@@ -246,37 +273,45 @@ class Pool:
     def _schedule_refill(self) -> None:
         if self._is_closed or self._refill_timer is not None:
             return
-        if len(self._waiting) + self._filling >= self._size:
+        shelf = self._emptiest()
+        if shelf is None:
             return
         loop = asyncio.get_running_loop()
         # Below the low-water mark at once, else when the work that has just come has had its start.
-        pause = 0.0 if len(self._waiting) < max(1, self._size // 4) else _REFILL_PAUSE_SECONDS
+        pause = 0.0 if len(shelf.waiting) < max(1, self._size // 4) else _REFILL_PAUSE_SECONDS
         self._refill_timer = loop.call_later(pause, self._refill)
 
     def _refill(self) -> None:
         self._refill_timer = None
-        while (
-            not self._is_closed
-            and self._cold == 0
-            and self._filling < _REFILL_AT_ONCE
-            and len(self._waiting) + self._filling < self._size
-        ):
-            self._filling += 1
-            self._run(self._fill_one())
+        while not self._is_closed and self._cold == 0 and self._filling < _REFILL_AT_ONCE:
+            shelf = self._emptiest()
+            if shelf is None:
+                return
+            shelf.filling += 1
+            self._run(self._fill_one(shelf))
 
-    async def _fill_one(self) -> None:
+    @property
+    def _filling(self) -> int:
+        return sum(shelf.filling for shelf in self._shelves.values())
+
+    def _emptiest(self) -> _Shelf | None:
+        """The shelf that needs a container most; None when all are full."""
+        short = [shelf for shelf in self._shelves.values() if shelf.stock < self._size]
+        return min(short, key=lambda shelf: shelf.stock, default=None)
+
+    async def _fill_one(self, shelf: _Shelf) -> None:
         try:
             await self._renew_if_old()
-            container = await (await self._current()).make()
+            container = await (await self._current()).make(proxy=shelf.proxy)
         except SandboxUnavailable as exc:
             logger.warning("a waiting container could not be made", extra={"reason": exc.message})
             return
         finally:
-            self._filling -= 1
+            shelf.filling -= 1
         if self._is_closed:
             await container.end()
             return
-        self._waiting.append(container)
+        shelf.waiting.append(container)
         self._schedule_refill()
 
     async def _renew_if_old(self) -> None:
@@ -290,9 +325,10 @@ class Pool:
 
     async def _retire(self, old: Template) -> None:
         """Closes an old template once its last container has ended; its waiting ones are ended now."""
-        for container in [container for container in self._waiting if old.has(container)]:
-            self._waiting.remove(container)
-            await container.end()
+        for shelf in list(self._shelves.values()):
+            for container in [container for container in shelf.waiting if old.has(container)]:
+                shelf.waiting.remove(container)
+                await container.end()
         await old.wait_idle()
         await self._close_template(old)
 

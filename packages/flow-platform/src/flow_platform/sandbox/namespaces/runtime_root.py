@@ -4,7 +4,7 @@ It is a folder, made by copying once per combination of interpreter, SDK and pac
 complete. Copies, not links: what happens to the host's files later must not reach a container.
 
     /python             interpreter and standard library      /lib, /lib64   the C library and what else is linked
-    /flow/sdk           flow_sdk, and the program of the jail  /etc          five small files
+    /flow/sdk           flow_sdk, and the program of the jail  /etc          five small files, certificate authorities
     /flow/packages      what flow_sdk needs                    /env          the component's own packages (a mount)
 """
 
@@ -17,6 +17,7 @@ import hashlib
 import os
 import platform
 import shutil
+import ssl
 import sys
 import sysconfig
 import tempfile
@@ -26,9 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import certifi
+
 import flow_platform
 import flow_sdk
 from flow_platform.domain.errors import SandboxUnavailable
+from flow_platform.sandbox.base import CERTIFICATES
 from flow_platform.sandbox.namespaces import distributions, elf
 
 LAYOUT: Final = "1"  # Part of the key: a change of this file's outcome makes new roots.
@@ -57,7 +61,7 @@ _EXTRA_LIBRARIES: Final = """
 libgcc_s.so.1 libstdc++.so.6 libm.so.6 libdl.so.2 librt.so.1 libpthread.so.0 libutil.so.1 libresolv.so.2 libz.so.1
 libexpat.so.1 libcrypt.so.1 libnss_files.so.2
 """
-_FOLDERS: Final = ("proc", "dev", "tmp", "env", "etc", "usr/lib", "usr/lib64", "flow/sdk", "flow/packages", "build")
+_FOLDERS: Final = ("proc", "dev", "tmp", "env", "etc/ssl", "usr/lib", "usr/lib64", "flow/sdk", "flow/packages", "build")
 _ETC: Final = {
     "passwd": "app:x:1000:1000::/tmp:/bin/false\n",
     "group": "app:x:1000:\n",
@@ -143,9 +147,18 @@ def _key() -> str:
         digest.update(str(source.relative_to(_sdk_folder())).encode() + b"\0" + source.read_bytes())
     for name in (*INSIDE, "runtime_root.py"):
         digest.update((_jail_folder() / name).read_bytes())
+    digest.update(_certificates().read_bytes())
     for distribution in distributions.needed_by("flow-sdk"):
         digest.update(f"{distribution.name} {distribution.version}".encode())
     return digest.hexdigest()[:20]
+
+
+def _certificates() -> Path:
+    """The operator's choice, what this machine trusts, or else what came with the SDK's HTTP client."""
+    for candidate in (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile):
+        if candidate and Path(candidate).is_file():
+            return Path(candidate)
+    return Path(certifi.where())
 
 
 def _assemble(folder: Path, root: Path) -> None:
@@ -161,6 +174,7 @@ def _assemble(folder: Path, root: Path) -> None:
         binaries = [_copy_python(building)]
         binaries += _copy_packages(building)
         _copy_ours(building)
+        shutil.copyfile(_certificates(), building / CERTIFICATES.lstrip("/"))
         _copy_libraries(building, [*binaries, *building.rglob("*.so")], binaries[0])
         _let_everyone_read(building)
         building.chmod(0o755)

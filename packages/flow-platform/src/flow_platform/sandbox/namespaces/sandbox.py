@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,6 @@ from flow_platform.sandbox.namespaces.container import NamespacesContainer, Surr
 from flow_platform.sandbox.namespaces.pool import START_SECONDS, Pool, Template
 from flow_sdk.wire.runner import Limits
 
-_PORTS: Final = (base.API_PORT, base.NATS_PORT)
 _MODULE_NAMES: Final = """
 asyncio encodings.idna inspect json linecache random ssl tempfile traceback uuid pydantic httpx nats
 flow_sdk flow_sdk.calling flow_sdk.harness.main flow_sdk.harness.rehearsal
@@ -98,7 +98,6 @@ class NamespacesSandbox:
         self._groups = groups
         self._around = Surroundings(
             loop=loop,
-            ports=_PORTS,
             create_group=self._create_group if groups.kind != "none" else None,
             remove_group=lambda group: self._threads.submit(group.remove),
             own_users=self._identity.users > 0,
@@ -110,10 +109,10 @@ class NamespacesSandbox:
             raise
 
     async def warm(self, spec: base.ContainerSpec) -> None:
-        await self._pool(spec).warm()
+        await self._pool(spec).warm(proxy=spec.proxy)
 
     async def acquire(self, spec: base.ContainerSpec) -> NamespacesContainer:
-        return await self._pool(spec).acquire()
+        return await self._pool(spec).acquire(proxy=spec.proxy)
 
     async def run_command(self, command_: base.Command, proxy_handler: object | None = None) -> base.CommandEnded:
         _, root, who, groups = self._opened()
@@ -152,7 +151,6 @@ class NamespacesSandbox:
                     "optional_modules": _OPTIONAL_MODULES,
                     "environment": spec.environment_path is not None,
                     "tmp_bytes": Limits().tmp_bytes,
-                    "ports": _PORTS,
                     # Memory that only a cgroup counts.
                     "refuse": ["memfd_create"] if groups.kind == "none" else [],
                     "rlimits": _RLIMITS,
@@ -181,6 +179,7 @@ class NamespacesSandbox:
 
     def _pool(self, spec: base.ContainerSpec) -> Pool:
         self._opened()
+        spec = dataclasses.replace(spec, proxy=False)  # One template serves both kinds of containers.
         pool = self._pools.get(spec)
         if pool is None or len(self._pools) > self._max_templates:
             self._evict(spec)

@@ -40,12 +40,13 @@ def pass_on(channel: socket.socket, message: bytes, descriptors: Sequence[int]) 
     channel.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else [])
 
 
-def seal(user: int | None, config: dict[str, Any], filter_program: bytes) -> socket.socket:
+def seal(user: int | None, ports: Sequence[int], config: dict[str, Any], filter_program: bytes) -> socket.socket:
     """Turns this freshly forked process into a sealed container.
 
     Args:
         user: The id, in the jail, that is the container's alone; None where the jail has only one.
-        config: `tmp_bytes`, `ports`.
+        ports: Of the listeners on loopback.
+        config: `tmp_bytes`.
         filter_program: The second stage of seccomp.
 
     Returns:
@@ -57,7 +58,7 @@ def seal(user: int | None, config: dict[str, Any], filter_program: bytes) -> soc
     _mount_proc()
     tmp_settings = _mount_tmp(config["tmp_bytes"])
     syscalls.bring_loopback_up()
-    listeners = [listen(port) for port in config["ports"]]
+    listeners = [listen(port) for port in ports]
     myself = os.pidfd_open(os.getpid())
     pass_on(channel, b"L", [myself, tmp_settings, *(listener.fileno() for listener in listeners)])
     for listener in listeners:

@@ -5,9 +5,9 @@ container on a socket of its own, after it is sealed.
 
 Control messages (JSON, one per packet, on descriptor 3):
 
-    host -> template   the configuration {modules, environment, tmp_bytes, ports, refuse, rlimits}, once
+    host -> template   the configuration {modules, environment, tmp_bytes, refuse, rlimits}, once
     template -> host   {"up": true}, once
-    host -> template   {"new": id, "user": id or null} with three descriptors: socket, stdout, stderr
+    host -> template   {"new": id, "user": id or null, "ports": [n]} with three descriptors: socket, stdout, stderr
     template -> host   {"exit": id, "status": n, "cpu_ms": x, "max_rss_bytes": n}
 """
 
@@ -137,7 +137,7 @@ class _Forks:
             os.closerange(seal.HARNESS + 1, _LAST_DESCRIPTOR)
             # Their objects would close descriptors that now belong to others.
             self._control.detach()
-            sealed = seal.seal(request["user"], self._config, self._sealing_filter)
+            sealed = seal.seal(request["user"], request["ports"], self._config, self._sealing_filter)
             if self._config["environment"]:
                 # Only now, so that nothing of it was ever imported with rights. After the standard library and the
                 # SDK, which it cannot shadow; before the SDK's own needs, of which it may have brought others.

@@ -1,0 +1,131 @@
+"""The way out of one attempt: a broker for what its component declared, and an event `network` for each connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from flow_platform.domain.destination import Destination, parse_destination
+from flow_platform.egress.broker import Broker
+from flow_platform.egress.injection import Injection
+from flow_platform.egress.policy import DeclaredPolicy, OperatorRules
+from flow_platform.egress.resolver import Resolver
+from flow_platform.egress.traffic import Limits, Record
+from flow_platform.runner.publisher import Publisher
+from flow_platform.sandbox.base import CERTIFICATES, PROXY_PORT
+from flow_sdk.wire.runner import Assignment
+
+logger = logging.getLogger(__name__)
+
+NETWORK_EVENT: Final = "network"
+MAX_NETWORK_EVENTS: Final = 1_000  # Per attempt; the log of the runner has all.
+EVENTS_AT_ONCE: Final = 32
+_PROXY: Final = f"http://127.0.0.1:{PROXY_PORT}"
+# Not socks5h:// for all: httpx refuses to start with it where its SOCKS package is not installed.
+_NAMES: Final = {"HTTP_PROXY": _PROXY, "HTTPS_PROXY": _PROXY, "ALL_PROXY": _PROXY, "NO_PROXY": "127.0.0.1,localhost"}
+
+PROXIES: Final = {**_NAMES, **{name.lower(): value for name, value in _NAMES.items()}}
+"""Variables of a component with a way out, in both spellings: curl reads `http_proxy` in lower case only."""
+
+DEFAULTS: Final = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"), CERTIFICATES)
+"""Variables that a ring may change: for OpenSSL (urllib, httpx), requests, curl and pip."""
+
+
+@dataclass(frozen=True)
+class Egress:
+    """What all attempts of a runner share of the way out."""
+
+    resolver: Resolver
+    rules: OperatorRules = field(default_factory=OperatorRules)
+    limits: Limits = field(default_factory=Limits)
+
+
+class WayOut:
+    """Open from its making until `close`; `finish` publishes what is left to say.
+
+    Args:
+        listener: Inside the container; it stays the container's.
+        injections: Credentials that are added to its plain http:// requests.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        listener: socket.socket,
+        egress: Egress,
+        publisher: Publisher,
+        injections: Sequence[Injection] = (),
+    ) -> None:
+        self._assignment = assignment
+        self._publisher = publisher
+        self._pending: list[dict[str, Any]] = []
+        self._events = 0
+        self._dropped = 0
+        self._publishing: asyncio.Task[None] | None = None
+        policy = DeclaredPolicy(_declared(assignment), egress.rules)
+        self._broker = Broker(policy, egress.resolver, egress.limits, self._ended, injections)
+        self._broker.listen(listener)
+
+    def close(self) -> None:
+        """Ends all connections at once."""
+        self._broker.close()
+
+    async def finish(self) -> None:
+        """Closes, and returns when the last event is published."""
+        self._broker.close()
+        await self._broker.wait_closed()
+        if self._dropped:
+            self._pending.append({"verdict": "dropped", "connections": self._dropped})
+        if self._publishing is not None:
+            await self._publishing
+        await self._publish()
+
+    def _ended(self, record: Record) -> None:
+        fields = {
+            "host": record.host,
+            "port": record.port,
+            "address": record.address,
+            "bytes_out": record.bytes_out,
+            "bytes_in": record.bytes_in,
+            "duration_ms": record.duration_ms,
+            "verdict": record.verdict,
+            "reason": record.reason,
+        }
+        level = logging.INFO if record.verdict == "allowed" else logging.WARNING
+        logger.log(level, "a container's connection ended", extra={**self._identity(), **fields})
+        if self._events >= MAX_NETWORK_EVENTS:
+            self._dropped += 1
+            return
+        self._events += 1
+        self._pending.append(fields)
+        if self._publishing is None or self._publishing.done():
+            self._publishing = asyncio.create_task(self._publish(), name="publish-network")
+
+    async def _publish(self) -> None:
+        while self._pending:
+            batch, self._pending = self._pending[:EVENTS_AT_ONCE], self._pending[EVENTS_AT_ONCE:]
+            await self._publisher.events(NETWORK_EVENT, batch)
+
+    def _identity(self) -> dict[str, object]:
+        assignment = self._assignment
+        return {
+            "execution_id": assignment.execution_id,
+            "attempt": assignment.attempt,
+            "lease_epoch": assignment.lease_epoch,
+        }
+
+
+def _declared(assignment: Assignment) -> tuple[Destination, ...]:
+    found: list[Destination] = []
+    for text in assignment.network:
+        try:
+            found.append(parse_destination(text))
+        except ValueError as error:  # Published under other rules.
+            logger.warning(
+                "a declared destination is left out: %s", error, extra={"execution_id": assignment.execution_id}
+            )
+    return tuple(found)
