@@ -112,12 +112,14 @@ def test_the_body_that_publishes() -> None:
         "limits": {"memory_bytes": 256 << 20},
         "network": ["api.example.com"],
         "secrets": ["KEY"],
+        "smoke_input": None,
     }
     assert _index_All.declaration.publish_body("s") == {
         "slug": "index-all",
         "code": "s",
         "entry_point": "_index_All",
         "name": "index-all",
+        "smoke_input": None,
     }
 
 

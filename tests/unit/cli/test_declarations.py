@@ -61,6 +61,7 @@ def test_the_body_carries_the_whole_file_and_the_options(source):
         "timeout_seconds": 5,
         "retry": {"max_attempts": 3},
         "limits": {"memory_bytes": 64 << 20},
+        "smoke_input": None,
     }
 
 

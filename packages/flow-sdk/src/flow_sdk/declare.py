@@ -52,7 +52,8 @@ class Options(TypedDict, total=False):
 
     `slug` names the component in its workspace (default: the function's name with `-` for `_`), `dependencies` are pip
     requirement strings, `network` the hosts it may reach (default: none), `secrets` the names of those handed to it,
-    `timeout_seconds` counts from acceptance, queue time included.
+    `timeout_seconds` counts from acceptance, queue time included; with `smoke_input` a new version runs in its ring
+    before it turns active there.
     """
 
     slug: str
@@ -65,6 +66,7 @@ class Options(TypedDict, total=False):
     retry: Retry
     network: Sequence[str]
     secrets: Sequence[str]
+    smoke_input: Any
 
 
 class TransformOptions(Options, total=False):
@@ -93,6 +95,7 @@ class Declaration:
     secrets: tuple[str, ...] = ()
     examples: tuple[Mapping[str, Any], ...] = ()
     requires_context: bool = False
+    smoke_input: Any = None
 
     def publish_body(self, code: str) -> dict[str, Any]:
         """The JSON body that publishes this component from the given source; defaults are left to the platform."""
@@ -109,7 +112,8 @@ class Declaration:
             "examples": [dict(example) for example in self.examples],
             "requires_context": self.requires_context,
         }
-        return body | {key: value for key, value in optional.items() if value}
+        # Always said: without one, the one of earlier versions is removed.
+        return body | {key: value for key, value in optional.items() if value} | {"smoke_input": self.smoke_input}
 
 
 @dataclass(frozen=True)
@@ -288,6 +292,7 @@ def _declare(kind: Kind, function: Callable[..., Any], options: Mapping[str, Any
         secrets=_strings(options, "secrets"),
         examples=_check_examples(options.get("examples", ())),
         requires_context=options.get("requires_context", False),
+        smoke_input=options.get("smoke_input"),
     )
 
 

@@ -19,10 +19,11 @@ from flow_platform.api.rollouts import Share
 from flow_platform.api.routing import PAGING, WORKSPACE, Parameter, Route
 from flow_platform.api.variables import VariableMap
 from flow_platform.domain.principal import ALLOWED, Action
-from flow_platform.domain.release import RollbackRule
+from flow_platform.domain.release import DeploymentState, RollbackRule
 from flow_platform.domain.rollout_health import MAX_WATCH, MAX_WINDOW, check_rule
 from flow_platform.engine.releases import NewRing, require_not_execution
 from flow_platform.engine.rollouts import UNCHANGED, RingChange
+from flow_platform.engine.validation import invalid
 from flow_platform.store.base import Page
 from flow_sdk.wire.management import DeploymentDocument, PageDocument, RingDocument
 
@@ -119,7 +120,9 @@ class RingRoutes:
 
     def routes(self) -> list[Route]:
         rings, deployments = f"{WORKSPACE}/rings", f"{WORKSPACE}/deployments"
-        filters = tuple(Parameter(name, "Only those.", {"type": "string"}) for name in ("component_id", "ring_id"))
+        filters = tuple(
+            Parameter(name, "Only those.", {"type": "string"}) for name in ("component_id", "ring_id", "state")
+        )
         return [
             Route("GET", rings, self.rings, "All rings, in their order.", tag=_TAG, answers={200: PageDocument}),
             Route(
@@ -215,6 +218,7 @@ class RingRoutes:
             query_text(request, "ring_id"),
             cursor,
             limit,
+            _state(request),
         )
         return page_answer(page, [deployment_document(deployment) for deployment in page.items])
 
@@ -226,3 +230,13 @@ class RingRoutes:
             return json_answer(deployment_document(await self._engine.releases.get_deployment(*where)))
         found = await self._engine.rollouts.wait(*where, hold)
         return json_answer(deployment_document(found), 200, {"Preference-Applied": f"wait={hold:g}"})
+
+
+def _state(request: Request) -> DeploymentState | None:
+    value = query_text(request, "state")
+    if value is None:
+        return None
+    try:
+        return DeploymentState(value)
+    except ValueError:
+        raise invalid("state", value, "one of " + ", ".join(state.value for state in DeploymentState)) from None

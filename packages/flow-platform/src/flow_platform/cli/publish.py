@@ -35,6 +35,7 @@ class Outcome:
     deployment_id: str | None
     deployed: bool
     """Whether it took a deployment of its own: a ring with `auto_deploy` has a new version already."""
+    state: str
     seconds: float
 
 
@@ -60,7 +61,8 @@ def publish(
             if not as_json:
                 change = output.paint(outcome.change, COLORS[outcome.change])
                 deployed = f", deployed to {ring}" if outcome.deployed else ""
-                output.emit(f"{outcome.kind}/{outcome.slug}: {change} v{outcome.version}{deployed}")
+                waits = f", waits for an approval in {ring}" if outcome.state == "queued" else deployed
+                output.emit(f"{outcome.kind}/{outcome.slug}: {change} v{outcome.version}{waits}")
     if as_json:
         output.emit_json([vars(outcome) for outcome in outcomes])
 
@@ -83,6 +85,7 @@ def publish_components(remote: Remote, components: list[Found], ring: str) -> It
 
 
 def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
+    from flow_platform.cli.deployments import require_not_failed, settled
     from flow_platform.cli.remote import PUBLISH_TIMEOUT_SECONDS
 
     started = time.monotonic()
@@ -94,6 +97,8 @@ def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
         deployed, deployment = remote.post(
             "/deployments", {"component_id": made["id"], "version": made["version"], "ring_id": ring_id}
         )
+        deployment = settled(remote, deployment)
+        require_not_failed(declaration.slug, deployment)
     except FlowError as error:
         raise FlowError(
             f"{component.place}: {component.label}: {error.message}",
@@ -110,5 +115,6 @@ def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
         made["id"],
         deployment.get("deployment_id"),
         deployed == 201,
+        deployment["state"],
         round(time.monotonic() - started, 3),
     )

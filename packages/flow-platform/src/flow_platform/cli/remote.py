@@ -88,6 +88,10 @@ class Remote:
         given = {key: str(value) for key, value in params.items() if value is not None}
         self._answered(self._client.build_request("DELETE", self._url(path), params=given))
 
+    def patch(self, path: str, body: Any) -> dict[str, Any]:
+        """PATCH below the workspace."""
+        return self._send(self._client.build_request("PATCH", self._url(path), json=body))[1]
+
     def submit(self, path: str, body: Any) -> dict[str, Any]:
         """POST below the workspace, repeated where that helps: under one key, so that it is done once."""
         content = json.dumps(body, allow_nan=False).encode()  # ASCII: whatever text is in the input can be sent.

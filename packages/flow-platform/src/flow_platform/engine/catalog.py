@@ -21,7 +21,8 @@ from flow_platform.engine.publish_request import MAX_DESCRIPTION, PublishRequest
 from flow_platform.engine.releases import check_workspace, require_not_execution
 from flow_platform.engine.rollout_steps import RolloutSteps
 from flow_platform.engine.rollouts import Rollouts, place_in_auto_rings
-from flow_platform.store.base import Page, SmokeInput, Store, Transaction
+from flow_platform.store.base import Page, Store, Transaction
+from flow_platform.store.rollout_port import SmokeInput
 from flow_sdk.wire.runner import BuildReply, BuildRequest
 from flow_sdk.wire.status import Kind
 

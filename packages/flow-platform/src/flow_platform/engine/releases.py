@@ -184,13 +184,14 @@ class Releases:
         ring_id: str | None,
         cursor: str | None,
         limit: int,
+        state: DeploymentState | None = None,
     ) -> Page:
         """A page of deployments, newest first."""
         require_not_execution(principal, Action.READ, org_id, workspace_id)
 
         def operation(tx: Transaction) -> Page:
             check_workspace(tx, org_id, workspace_id)
-            return tx.catalog.list_deployments(org_id, workspace_id, component_id, ring_id, cursor, limit)
+            return tx.catalog.list_deployments(org_id, workspace_id, component_id, ring_id, cursor, limit, state)
 
         return await self._store.read(operation)
 

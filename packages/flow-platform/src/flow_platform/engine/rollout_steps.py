@@ -22,7 +22,8 @@ from flow_platform.engine.accept import Submission, accept
 from flow_platform.engine.cancel import Cancelled, cancel_tree
 from flow_platform.engine.ends import Ends
 from flow_platform.engine.releases import find_component, find_ring, new_deployment
-from flow_platform.store.base import SmokeInput, Transaction
+from flow_platform.store.base import Transaction
+from flow_platform.store.rollout_port import SmokeInput
 from flow_sdk.wire.status import Status
 
 MAX_REASON: Final = 1000  # Characters; a component's error may be of any length.

@@ -33,7 +33,8 @@ from flow_platform.engine.releases import (
 )
 from flow_platform.engine.rollout_steps import RolloutChanges, RolloutSteps
 from flow_platform.engine.wakeups import WORK, Wakeups
-from flow_platform.store.base import SmokeInput, Store, Transaction
+from flow_platform.store.base import Store, Transaction
+from flow_platform.store.rollout_port import SmokeInput
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from flow_platform.domain import errors
-from flow_platform.domain.release import Deployment, Ring
+from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.store import cursors
 from flow_platform.store.base import Page
 from flow_platform.store.connection import Connection
@@ -89,8 +89,9 @@ class DeploymentRows:
         ring_id: str | None,
         cursor: str | None,
         limit: int,
+        state: DeploymentState | None = None,
     ) -> Page:
-        given = {"component_id": component_id, "ring_id": ring_id}
+        given = {"component_id": component_id, "ring_id": ring_id, "state": state.value if state else None}
         filters = {name: value for name, value in given.items() if value is not None}
         parameters: dict[str, Any] = {**filters, "org_id": org_id, "workspace_id": workspace_id, "limit": limit + 1}
         if cursor is not None:

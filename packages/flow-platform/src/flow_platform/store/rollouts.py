@@ -12,13 +12,13 @@ from sqlalchemy import Column, ForeignKey, Table, bindparam
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.rollout import Track, changed
 from flow_platform.domain.rollout_health import Sample
-from flow_platform.store.base import SmokeInput
 from flow_platform.store.connection import Connection
 from flow_platform.store.deployment_rows import deployment_from, deployment_row
 from flow_platform.store.documents import from_json, to_json
 from flow_platform.store.failures import ConcurrencyFailure, RowConflict
 from flow_platform.store.instants import to_micros
 from flow_platform.store.query import Query, UpsertQuery
+from flow_platform.store.rollout_port import SmokeInput
 from flow_platform.store.tables import CURRENT, MOVING, Json, Word, deployments, executions, metadata, rings
 
 MAX_SAMPLE: Final = 10_000  # The newest executions of a window; more of them tell nothing more.
