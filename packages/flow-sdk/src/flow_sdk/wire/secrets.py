@@ -1,4 +1,4 @@
-"""What is told of secrets, and how a runner asks for those of one attempt.
+"""What is told of secrets and API keys, and how a runner asks for the secrets of one attempt.
 
 Request and reply of a runner are JSON over core NATS, subject `subjects.RUNNER_SECRETS`; the values inside the reply
 are sealed for the one that asked.
@@ -22,6 +22,20 @@ class SecretDocument(Document):
     version: int
     created_at: datetime
     created_by: str
+
+
+class ApiKeyDocument(Document):
+    """What is told of an API key. `key`: itself, in the answer to its making alone."""
+
+    id: str
+    name: str
+    role: str
+    prefix: str
+    created_at: datetime
+    created_by: str
+    expires_at: datetime
+    last_used_at: datetime | None
+    key: str | None = Field(default=None, repr=False)
 
 
 class SecretsRequest(Document):

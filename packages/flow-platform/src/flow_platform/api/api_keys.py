@@ -1,0 +1,96 @@
+"""API keys of a workspace over HTTP."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flow_platform.api.answers import json_answer, page_answer
+from flow_platform.api.auth import require_no_api_key
+from flow_platform.api.auth_routes import printable, role_of_a_user
+from flow_platform.api.body import read_model
+from flow_platform.api.context import context_of, principal_of, reference, workspace_of
+from flow_platform.api.routing import WORKSPACE, Route
+from flow_platform.domain.api_key import DEFAULT_LIFE, MAX_LIFE, ApiKey
+from flow_platform.domain.principal import Action, Role
+from flow_platform.engine.releases import require_not_execution
+from flow_platform.store.base import Page
+from flow_sdk.wire.management import PageDocument
+from flow_sdk.wire.secrets import ApiKeyDocument
+
+if TYPE_CHECKING:
+    from flow_platform.engine.service import Engine
+
+_TAG: Final = "API keys"
+
+
+class ApiKeyBody(BaseModel):
+    """A key of this workspace. Every key expires."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
+    role: Annotated[str, AfterValidator(role_of_a_user)]
+    ttl_seconds: int = Field(int(DEFAULT_LIFE.total_seconds()), ge=60, le=int(MAX_LIFE.total_seconds()))
+
+
+class ApiKeyRoutes:
+    """The endpoints of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[Route]:
+        keys = f"{WORKSPACE}/api-keys"
+        return [
+            Route(
+                "POST",
+                keys,
+                self.create,
+                "Makes a key; the answer is the only one that has it.",
+                tag=_TAG,
+                answers={201: ApiKeyDocument},
+                body=ApiKeyBody,
+            ),
+            Route("GET", keys, self.list, "All keys, without themselves.", tag=_TAG, answers={200: PageDocument}),
+            Route("DELETE", f"{keys}/{{key_id}}", self.delete, "Revokes a key.", tag=_TAG, answers={204: "Revoked"}),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        principal = principal_of(request)
+        org_id, workspace_id = workspace_of(request)
+        require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)  # Before the body is read.
+        require_no_api_key(context_of(request.scope), "makes no others")
+        body = await read_model(request, ApiKeyBody)
+        life = timedelta(seconds=body.ttl_seconds)
+        record, key = await self._engine.api_keys.create(
+            principal, org_id, workspace_id, body.name, Role(body.role), life
+        )
+        return json_answer(api_key_document(record, key), 201, {"Cache-Control": "no-store"})
+
+    async def list(self, request: Request) -> Response:
+        keys = await self._engine.api_keys.of_workspace(principal_of(request), *workspace_of(request))
+        return page_answer(Page([], None), [api_key_document(key) for key in keys])
+
+    async def delete(self, request: Request) -> Response:
+        key_id = reference(request, "key_id", "API key")
+        await self._engine.api_keys.delete(principal_of(request), *workspace_of(request), key_id)
+        return Response(status_code=204)
+
+
+def api_key_document(record: ApiKey, key: str | None = None) -> ApiKeyDocument:
+    return ApiKeyDocument(
+        id=record.id,
+        name=record.name,
+        role=record.role.value,
+        prefix=record.shown,
+        created_at=record.created_at,
+        created_by=record.created_by,
+        expires_at=record.expires_at,
+        last_used_at=record.last_used_at,
+        key=key,
+    )
