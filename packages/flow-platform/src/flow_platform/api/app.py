@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp
 
+from flow_platform.api.api_keys import ApiKeyRoutes
 from flow_platform.api.auth_routes import TokenRoutes
 from flow_platform.api.checkpoints import CheckpointRoutes
 from flow_platform.api.components import ComponentRoutes
@@ -62,6 +63,7 @@ def create_app(
         *RingRoutes(engine).routes(),
         *VariableRoutes(engine).routes(),
         *SecretRoutes(engine).routes(),
+        *ApiKeyRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
         *FrontPage().routes(),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from flow_platform.api.context import RequestContext
 from flow_platform.domain import errors
+from flow_platform.domain.api_key import PREFIX
 from flow_platform.domain.principal import Principal, Role
 from flow_platform.engine.executions import check_token_is_live
 from flow_platform.engine.tokens import Credential
@@ -25,10 +27,10 @@ def bearer_token(authorization: str | None, api_key: str | None) -> str:
     """The token of the request's headers.
 
     Raises:
-        Unauthenticated: `api_key_invalid`: an API key wins over a token, and there are none yet; or no token.
+        Unauthenticated: `api_key_invalid`: an API key wins over a token, and this is not for keys; or no token.
     """
     if api_key is not None:
-        raise errors.Unauthenticated("the API key is not valid", code="api_key_invalid")
+        raise errors.Unauthenticated("an API key is not refreshed: it is valid until it expires", code="api_key_invalid")
     if authorization is None:
         raise errors.Unauthenticated("no credential: expected 'Authorization: Bearer TOKEN'")
     scheme, _, token = authorization.partition(" ")
@@ -44,7 +46,11 @@ async def authenticate(engine: Engine, authorization: str | None, api_key: str |
     Raises:
         Unauthenticated: With a code per cause.
     """
-    token = bearer_token(authorization, api_key)
+    if api_key is not None:
+        return await engine.api_keys.authenticate(api_key), None
+    token = bearer_token(authorization, None)
+    if token.startswith(PREFIX):  # Of a client that has one place for whatever credential.
+        return await engine.api_keys.authenticate(token), None
     now = engine.clock.now()
     credential = engine.tokens.inspect(token, now)
     # People's tokens end when they say: nothing here could take back one that renews itself.
@@ -52,6 +58,12 @@ async def authenticate(engine: Engine, authorization: str | None, api_key: str |
         return credential, None
     await check_is_live(engine, credential.principal)
     return credential, engine.tokens.renewed(token, now)
+
+
+def require_no_api_key(context: RequestContext, what: str) -> None:
+    """Raises Forbidden for what would outlive a key that is revoked."""
+    if context.credential is not None and context.credential.api_key_id is not None:
+        raise errors.Forbidden(f"an API key {what}: expected a token of a user")
 
 
 async def check_is_live(engine: Engine, principal: Principal) -> None:

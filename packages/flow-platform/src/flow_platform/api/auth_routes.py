@@ -18,6 +18,7 @@ from flow_platform.api.routing import Route
 from flow_platform.domain import errors
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.releases import check_workspace
+from flow_platform.engine.tokens import Credential
 from flow_platform.store.base import Transaction, Workspace
 from flow_sdk.wire.management import IdentityDocument, TokenDocument, WorkspaceDocument
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 DEFAULT_TTL_SECONDS: Final = 3600
 MAX_TTL_SECONDS: Final = 30 * 24 * 3600  # A token cannot be taken back; it ends.
+EXCHANGED_TTL_SECONDS: Final = 900  # A revoked key's tokens live on for so long, an hour at the most.
+MAX_EXCHANGED_TTL_SECONDS: Final = 3600
 MAX_WORKSPACES: Final = 100  # Named by one answer; who has more names the workspace.
 JWKS_PATH: Final = "/.well-known/jwks.json"
 _TAG: Final = "Tokens"
@@ -33,19 +36,19 @@ _ROLES: Final = tuple(role.value for role in Role if role is not Role.EXECUTION)
 _ID: Final = r"^[A-Za-z0-9_-]+$"
 
 
-def _role(value: str) -> str:
+def role_of_a_user(value: str) -> str:
     if value not in _ROLES:
         raise ValueError("expected one of " + ", ".join(repr(role) for role in _ROLES))
     return value
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("expected printable characters")
     return value
 
 
-_Subject = Annotated[str, AfterValidator(_printable)]
+_Subject = Annotated[str, AfterValidator(printable)]
 
 
 class TokenBody(BaseModel):
@@ -53,7 +56,7 @@ class TokenBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    role: Annotated[str, AfterValidator(_role)] = Role.ADMIN.value
+    role: Annotated[str, AfterValidator(role_of_a_user)] = Role.ADMIN.value
     ttl_seconds: int = Field(DEFAULT_TTL_SECONDS, ge=1, le=MAX_TTL_SECONDS)
     org_id: str | None = Field(None, min_length=1, max_length=63, pattern=_ID)
     workspace_id: str | None = Field(None, min_length=1, max_length=63, pattern=_ID)
@@ -80,7 +83,7 @@ class TokenRoutes:
                 "POST",
                 "/api/v1/auth/token",
                 self.token,
-                "Makes a token for a user; admins only.",
+                "Makes a token for a user: of any role for admins, of its own role for an API key.",
                 tag=_TAG,
                 answers={201: TokenDocument},
                 body=TokenBody,
@@ -113,6 +116,9 @@ class TokenRoutes:
 
     async def token(self, request: Request) -> Response:
         principal = principal_of(request)
+        credential = context_of(request.scope).credential
+        if credential is not None and credential.api_key_id is not None:
+            return await self._exchange(request, credential)
         principal.require(Action.ADMINISTER, principal.org_id)
         body = await read_model(request, TokenBody)
         workspace_id = await self._workspace(principal, body)
@@ -120,6 +126,20 @@ class TokenRoutes:
         ttl = timedelta(seconds=body.ttl_seconds)
         subject = body.subject or f"{body.role} of {principal.subject}"
         token = self._engine.tokens.for_user(subject, principal.org_id, workspace_id, Role(body.role), ttl, now)
+        expires_at = self._engine.tokens.inspect(token, now).expires_at
+        return json_answer(TokenDocument(token=token, expires_at=expires_at), 201)
+
+    async def _exchange(self, request: Request, credential: Credential) -> Response:
+        """A token that reaches no further than the key: the same role and workspace, and not past its end."""
+        body = await read_model(request, TokenBody)
+        if others := sorted(body.model_fields_set - {"ttl_seconds"}):
+            raise errors.Forbidden(f"an API key gives tokens like itself: expected no {', '.join(others)}")
+        asked = body.ttl_seconds if body.model_fields_set else EXCHANGED_TTL_SECONDS
+        now, principal = self._engine.clock.now(), credential.principal
+        ttl = min(timedelta(seconds=min(asked, MAX_EXCHANGED_TTL_SECONDS)), credential.expires_at - now)
+        token = self._engine.tokens.for_user(
+            principal.subject, principal.org_id, principal.workspace_id, principal.role, ttl, now
+        )
         expires_at = self._engine.tokens.inspect(token, now).expires_at
         return json_answer(TokenDocument(token=token, expires_at=expires_at), 201)
 

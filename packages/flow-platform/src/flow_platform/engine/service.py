@@ -16,6 +16,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, SystemClock
 from flow_platform.engine import graphs
 from flow_platform.engine.cancel import CancelNotices
+from flow_platform.engine.api_keys import ApiKeys
 from flow_platform.engine.catalog import Catalog
 from flow_platform.engine.checkpoints import Checkpoints
 from flow_platform.engine.claims import Claims
@@ -72,6 +73,7 @@ class Engine:
     rollouts: Rollouts
     variables: Variables
     secrets: Secrets
+    api_keys: ApiKeys
     tokens: Tokens
     workspace: Workspace
 
@@ -111,6 +113,7 @@ class Engine:
         self.secrets = Secrets(self.store, self.clock, self._master_keys)
         await self.secrets.start()
         self._secret_delivery = SecretDelivery(self.store, self.secrets)
+        self.api_keys = ApiKeys(self.store, self.clock)
         stages = Stages()
         notices = CancelNotices(self._link.publish, self._wakeups)
         grants = Grants(self.clock, self.leasing)
@@ -161,6 +164,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._link.close()
+        await self.api_keys.close()
         await self.store.close()
 
     async def _attach(self, bus: Bus) -> None:

@@ -45,13 +45,14 @@ _HEADER: Final = {"alg", "kid", "typ"}
 
 @dataclass(frozen=True)
 class Credential:
-    """A verified token: who holds it, and from when to when."""
+    """A verified token or API key: who holds it, and from when to when."""
 
     principal: Principal
     not_before: datetime
     issued_at: datetime
     expires_at: datetime
     ends_at: datetime | None  # Execution tokens: no renewal reaches beyond.
+    api_key_id: str | None = None
 
     @property
     def half_life(self) -> datetime:

@@ -27,6 +27,7 @@ from flow_platform.domain.rollout import Track
 from flow_platform.domain.rollout_health import Sample
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.schedule_table import ScheduleTable
+from flow_platform.store.api_key_table import ApiKeyTable
 from flow_platform.store.secret_table import SecretTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
@@ -484,6 +485,7 @@ class Transaction(Protocol):
     runners: RunnerTable
     schedules: ScheduleTable
     secrets: SecretTable
+    api_keys: ApiKeyTable
     models: ModelTable
 
 

@@ -13,6 +13,8 @@ from flow_platform.store.rollouts import RolloutRows
 from flow_platform.store.runners import RunnerRows
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.schedules import ScheduleRows
+from flow_platform.store.api_key_table import ApiKeyTable
+from flow_platform.store.api_keys import ApiKeyRows
 from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.secrets import SecretRows
 from flow_platform.store.tenancy import TenancyRows
@@ -28,4 +30,5 @@ class SqlTransaction:
         self.runners: base.RunnerTable = RunnerRows(connection)
         self.schedules: ScheduleTable = ScheduleRows(connection)
         self.secrets: SecretTable = SecretRows(connection)
+        self.api_keys: ApiKeyTable = ApiKeyRows(connection)
         self.models: ModelTable = ModelRows(connection)
