@@ -23,12 +23,11 @@ from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
-from flow_platform.domain.rollout import Track
-from flow_platform.domain.rollout_health import Sample
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.api_key_table import ApiKeyTable
 from flow_platform.store.secret_table import SecretTable
+from flow_platform.store.rollout_port import RolloutTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
 from flow_sdk.wire.status import Kind, Status
@@ -355,57 +354,6 @@ class CatalogTable(Protocol):
         limit: int,
         state: DeploymentState | None = None,
     ) -> Page: ...
-
-
-@dataclass(frozen=True)
-class SmokeInput:
-    """What a new deployment of a component is validated with. Any JSON value, also null."""
-
-    input_data: Any
-
-
-class RolloutTable(Protocol):
-    def current(self, component_id: str, ring_id: str) -> list[Deployment]:
-        """The active deployment and the one on its way, as far as there are any. For each new execution."""
-        ...
-
-    def track(self, component_id: str, ring: Ring, also: Sequence[str] = (), *, for_update: bool = False) -> Track:
-        """What matters of all deployments: those that are current, the one before the active one, those named.
-
-        Args:
-            for_update: Locks the current ones; of two transactions that change one track, one runs again.
-        """
-        ...
-
-    def save(self, before: Sequence[Track], after: Sequence[Track]) -> None:
-        """Writes what differs. Of transactions that make a second deployment active or on its way, one runs again."""
-        ...
-
-    def latest(self, component_id: str, ring_id: str) -> Deployment | None:
-        """The one made last, whatever became of it."""
-        ...
-
-    def moving(self, after: str, limit: int) -> list[Deployment]:
-        """Those on their way or being rolled back, of all tenants, by id."""
-        ...
-
-    def new(self, since: datetime, after: str, limit: int) -> list[Deployment]:
-        """Active ones of all tenants, activated later, in rings that roll back by themselves; by id."""
-        ...
-
-    def in_set(self, set_id: str) -> list[Deployment]: ...
-
-    def queued_in(self, ring_id: str) -> list[Deployment]: ...
-
-    def sample(self, deployment_id: str, since: datetime) -> Sample:
-        """How its executions ended since then; of very many the newest."""
-        ...
-
-    def has_live_execution(self, deployment_id: str) -> bool: ...
-
-    def smoke_input(self, component_id: str) -> SmokeInput | None: ...
-
-    def set_smoke_input(self, component_id: str, smoke: SmokeInput | None) -> None: ...
 
 
 @dataclass(frozen=True)
