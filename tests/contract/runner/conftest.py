@@ -16,8 +16,10 @@ from flow_platform.bus.connection import Bus
 from flow_platform.bus.gateway import Gateway
 from flow_platform.bus.server import NatsServer
 from flow_platform.domain.clock import SystemClock
+from flow_platform.egress.resolver import SystemResolver
 from flow_platform.runner.attempt import Workplace
 from flow_platform.runner.config import RunnerConfig
+from flow_platform.runner.network import Egress
 from flow_platform.runner.runner import Runner
 from flow_platform.sandbox.base import ContainerSpec
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
@@ -76,6 +78,7 @@ async def start_runner(
             "slots": 4,
             "cache_dir": cache_dir,
         }
+        egress = changes.pop("egress", Egress(SystemResolver()))
         config = RunnerConfig(**(values | changes))  # pyright: ignore[reportArgumentType]
         bus = await Bus.connect(config.nats_url, name="runner")
         environments = Environments(cache_dir, sandbox, index=Index())
@@ -88,6 +91,7 @@ async def start_runner(
             environments=environments,
             gateway=Gateway(),
             clock=SystemClock(),
+            egress=egress,  # pyright: ignore[reportArgumentType]
         )
         runner = Runner(config, f"instance-{len(running)}", bus, workplace)
         await runner.start()

@@ -102,6 +102,8 @@ def normal_host(text: str) -> str:
     Raises:
         ValueError: Not a name, nor an address in its usual notation.
     """
+    if len(text) > 4 * MAX_HOST:  # What comes after may take long for long texts.
+        raise ValueError(f"a text of {len(text)} characters is not a host name")
     if ":" in text:
         return _normal_ipv6(text)
     name = text

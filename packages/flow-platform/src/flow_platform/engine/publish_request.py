@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from flow_platform.domain import errors
 from flow_platform.domain.component import MAX_CODE_BYTES, MAX_DEPENDENCIES, Definition, check_slug
+from flow_platform.domain.destination import parse_destination
 from flow_platform.domain.execution import RetryPolicy
 from flow_sdk.wire.runner import Limits
 from flow_sdk.wire.status import Kind
@@ -50,9 +51,6 @@ RESERVED_VARIABLES: Final = frozenset(
 """Set by the platform in each container (the client contract, section 4); a ring or a secret may not replace them."""
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_HOST: Final = re.compile(
-    r"(\*\.)?[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?)*(:[0-9]{1,5})?", re.IGNORECASE
-)
 
 
 def check_variable(name: str) -> str:
@@ -110,12 +108,8 @@ def _requirement(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    if len(value) > 259 or not _HOST.fullmatch(value):
-        raise ValueError("expected a host name such as 'api.example.com', '*.example.com' or 'example.com:443'")
-    port = value.rpartition(":")[2] if ":" in value else "1"
-    if not 1 <= int(port) <= 65535:
-        raise ValueError("expected a port from 1 to 65535")
-    return value.lower()
+    """In normal form, so that equal destinations are equal versions."""
+    return str(parse_destination(value))
 
 
 def _empty_if_none(value: Any) -> Any:
