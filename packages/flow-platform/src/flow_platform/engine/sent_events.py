@@ -76,7 +76,7 @@ class SentEvents:
             NotFound: There is no such execution, or the sender does not see it.
             Conflict: `execution_ended`.
             Forbidden: An approval is asked for, and the sender may not answer it.
-            InvalidInput: The payload does not fit what is waited for, with the place; `too_many_events`.
+            InvalidInput: The payload does not fit what is waited for, with the place; `too_many_unread_events`.
         """
         principal.require(Action.SUBMIT, org_id, workspace_id)
         if not 0 < len(name) <= MAX_NAME or "\0" in name:
@@ -127,7 +127,7 @@ class SentEvents:
             raise errors.InvalidInput(
                 f"execution {execution.id!r} has {MAX_UNREAD_EVENTS} events that nobody waited for yet: "
                 "expected fewer before another one is sent",
-                code="too_many_events",
+                code="too_many_unread_events",
             )
         tx.checkpoints.insert_sent(sent)
         return sent
