@@ -30,7 +30,7 @@ def bearer_token(authorization: str | None, api_key: str | None) -> str:
         Unauthenticated: `api_key_invalid`: an API key wins over a token, and this is not for keys; or no token.
     """
     if api_key is not None:
-        raise errors.Unauthenticated("an API key is not refreshed: it is valid until it expires", code="api_key_invalid")
+        raise errors.Unauthenticated("an API key is not refreshed: it lives until its end", code="api_key_invalid")
     if authorization is None:
         raise errors.Unauthenticated("no credential: expected 'Authorization: Bearer TOKEN'")
     scheme, _, token = authorization.partition(" ")

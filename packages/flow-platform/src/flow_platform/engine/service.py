@@ -15,8 +15,8 @@ from flow_platform.bus.connection import Bus, Message
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, SystemClock
 from flow_platform.engine import graphs
-from flow_platform.engine.cancel import CancelNotices
 from flow_platform.engine.api_keys import ApiKeys
+from flow_platform.engine.cancel import CancelNotices
 from flow_platform.engine.catalog import Catalog
 from flow_platform.engine.checkpoints import Checkpoints
 from flow_platform.engine.claims import Claims
@@ -192,7 +192,8 @@ class Engine:
         return await self._claims.claim(Claim.model_validate_json(body))
 
     async def _on_secrets(self, body: bytes) -> bytes:
-        return (await self._secret_delivery.deliver(SecretsRequest.model_validate_json(body))).model_dump_json().encode()
+        reply = await self._secret_delivery.deliver(SecretsRequest.model_validate_json(body))
+        return reply.model_dump_json().encode()
 
     async def _on_wake(self, message: Message) -> None:
         told = json.loads(message.body)

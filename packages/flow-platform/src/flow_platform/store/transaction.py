@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from flow_platform.store import base
+from flow_platform.store.api_key_table import ApiKeyTable
+from flow_platform.store.api_keys import ApiKeyRows
 from flow_platform.store.catalog import CatalogRows
 from flow_platform.store.checkpoints import CheckpointRows
 from flow_platform.store.connection import Connection
@@ -13,8 +15,6 @@ from flow_platform.store.rollouts import RolloutRows
 from flow_platform.store.runners import RunnerRows
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.schedules import ScheduleRows
-from flow_platform.store.api_key_table import ApiKeyTable
-from flow_platform.store.api_keys import ApiKeyRows
 from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.secrets import SecretRows
 from flow_platform.store.tenancy import TenancyRows
