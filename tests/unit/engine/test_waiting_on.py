@@ -56,9 +56,20 @@ def test_queued_without_a_runner_says_how_to_start_one() -> None:
 
 def test_back_off_is_shown_with_its_end() -> None:
     again_at = NOW + timedelta(seconds=4)
-    waits = waiting_on(execution(status=Status.QUEUED, available_at=again_at), NOW)
+    waits = waiting_on(execution(status=Status.QUEUED, attempt=1, available_at=again_at), NOW)
     assert waits is not None
     assert (waits.reason, waits.until) == ("back_off", again_at)
+
+
+def test_a_start_that_was_asked_for_later_is_shown_with_its_time() -> None:
+    starts_at = NOW + timedelta(hours=4)
+    delayed = execution(status=Status.QUEUED, available_at=starts_at, deadline_at=starts_at + timedelta(seconds=300))
+    waits = waiting_on(delayed, NOW)
+    assert waits is not None
+    assert (waits.reason, waits.until, delayed.start_at) == ("start", starts_at, starts_at)
+    due = waiting_on(delayed, starts_at)
+    assert due is not None
+    assert due.reason == "runner"
 
 
 def test_a_parent_waits_for_its_children() -> None:

@@ -22,6 +22,7 @@ from flow_platform.api.openapi import DocumentRoutes
 from flow_platform.api.rings import RingRoutes
 from flow_platform.api.rollouts import RolloutRoutes
 from flow_platform.api.routing import Router
+from flow_platform.api.schedules import ScheduleRoutes
 from flow_platform.api.variables import VariableRoutes
 from flow_platform.api.secrets import SecretRoutes
 from flow_platform.gateway.keys import SecretKeys
@@ -62,6 +63,7 @@ def create_app(
         *RolloutRoutes(engine).routes(),
         *RingRoutes(engine).routes(),
         *VariableRoutes(engine).routes(),
+        *ScheduleRoutes(engine).routes(),
         *SecretRoutes(engine).routes(),
         *ApiKeyRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),

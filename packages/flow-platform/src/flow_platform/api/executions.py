@@ -111,7 +111,7 @@ class ExecutionRoutes:
             org_id, workspace_id = workspace_of(request)
             principal.require(Action.SUBMIT, org_id, workspace_id)  # Before the body is read.
             component = reference(request, "component_id", kind.value)
-            submission, idempotency = await read_submission(request, kind, component)
+            submission, idempotency = await read_submission(request, kind, component, self._engine.clock.now())
             execution = await self._engine.submitter.submit(principal, org_id, workspace_id, submission, idempotency)
             return json_answer(handle_of(execution), 202)
 

@@ -64,7 +64,13 @@ class InlineRoutes:
             org_id, workspace_id = self._workspace(principal)
             principal.require(Action.SUBMIT, org_id, workspace_id)
             component = reference(request, "component_id", kind.value)
-            submission, idempotency = await read_submission(request, kind, component)
+            submission, idempotency = await read_submission(request, kind, component, self._engine.clock.now())
+            if submission.start_at is not None:
+                raise errors.InvalidInput(
+                    "start_at and delay_seconds are not for calls that wait for the result",
+                    code="delay_not_possible",
+                    hint=f"submit it: POST .../{kind.path}/{component}/executions",
+                )
             execution = await self._engine.submitter.submit(principal, org_id, workspace_id, submission, idempotency)
             # Ends: every execution has a deadline, and the sweeper keeps it.
             while True:

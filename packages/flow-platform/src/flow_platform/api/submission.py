@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 from pydantic import BaseModel, Field
@@ -13,6 +14,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 
 from flow_platform.api.body import THREAD_FROM_BYTES, read_object
+from flow_platform.api.instants import parse_instant
 from flow_platform.domain.errors import PayloadTooLarge
 from flow_platform.engine.accept import Submission
 from flow_platform.engine.submit import IdempotencyKey
@@ -22,6 +24,7 @@ from flow_sdk.wire.status import Kind
 LIFECYCLE_EVENTS: Final = ("test", "workflow", "agent_run", "mcp_session")  # The client contract, section 2.
 MAX_TEXT: Final = 255
 MAX_INPUT_BYTES: Final = 32 << 20  # As JSON. A body may have a little more: what is around the input.
+MAX_DELAY: Final = timedelta(days=30)  # Later starts are a schedule's.
 _TRANSACTION: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -34,6 +37,8 @@ class SubmitBody(BaseModel):
     lifecycle_event: str | None = Field(None, description="One of " + ", ".join(LIFECYCLE_EVENTS) + ".")
     ring_id: str | None = None
     timeout_seconds: float | None = Field(None, gt=0)
+    start_at: str | None = Field(None, description="Not before: ISO 8601 with its offset, at most 30 days ahead.")
+    delay_seconds: float | None = Field(None, ge=0, description="Not before that many seconds; or `start_at`.")
     caller_deployment_id: str | None = Field(None, description="Whose ring is taken when `ring_id` is absent.")
     auto_deploy: bool = True
     scope: str = "workspace"
@@ -42,15 +47,20 @@ class SubmitBody(BaseModel):
     state: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
-async def read_submission(request: Request, kind: Kind, component: str) -> tuple[Submission, IdempotencyKey | None]:
+async def read_submission(
+    request: Request, kind: Kind, component: str, now: datetime
+) -> tuple[Submission, IdempotencyKey | None]:
     """Reads and validates a submit. Unknown fields are ignored: newer clients may say more.
+
+    Args:
+        now: What a delay counts from.
 
     Raises:
         InvalidInput: A field of the wrong type.
         PayloadTooLarge: The body or the input is over its limit.
     """
     raw, body = await read_object(request)
-    submission = parse_submission(request, kind, component, body)
+    submission = parse_submission(request, kind, component, body, now)
     if len(raw) > MAX_INPUT_BYTES:  # Else the input is smaller, too, and need not be measured.
         await asyncio.to_thread(
             _check_size, "input_parameters" if kind is Kind.CODE_BLOCK else "input_data", submission
@@ -64,7 +74,7 @@ async def read_submission(request: Request, kind: Kind, component: str) -> tuple
     return submission, IdempotencyKey(key, await asyncio.to_thread(_fingerprint, request, raw))
 
 
-def parse_submission(request: Request, kind: Kind, component: str, body: dict[str, Any]) -> Submission:
+def parse_submission(request: Request, kind: Kind, component: str, body: dict[str, Any], now: datetime) -> Submission:
     """Checked by hand: a model would take longer than everything else of a submit but the commit."""
     return Submission(
         kind=kind,
@@ -81,6 +91,7 @@ def parse_submission(request: Request, kind: Kind, component: str, body: dict[st
         messages=_list(body, "messages"),
         state=_object(body, "state"),
         parent_billing_transaction_id=_transaction(request),
+        start_at=_start_at(body, now),
     )
 
 
@@ -124,6 +135,24 @@ def _transaction(request: Request) -> str | None:
     if not _TRANSACTION.fullmatch(value):
         raise invalid("X-Parent-Billing-Txn-Id", value, "the id of a transaction")
     return value
+
+
+def _start_at(body: dict[str, Any], now: datetime) -> datetime | None:
+    at, delay = body.get("start_at"), body.get("delay_seconds")
+    if at is None and delay is None:
+        return None
+    if at is not None and delay is not None:
+        raise invalid("delay_seconds", delay, "either start_at or delay_seconds")
+    days = f"at most {MAX_DELAY.days} days ahead"
+    if at is not None:
+        start_at = parse_instant("start_at", at)
+        if start_at > now + MAX_DELAY:
+            raise invalid("start_at", at, days)
+        return start_at
+    most = MAX_DELAY.total_seconds()
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= most:
+        raise invalid("delay_seconds", delay, f"a number of seconds from 0 to {most:.0f}: {days}")
+    return now + timedelta(seconds=delay)
 
 
 def _text(body: dict[str, Any], field: str) -> str | None:

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "approve": ("rings", "Approve deployments."),
     "rollback": ("rings", "Take a deployment back."),
     "token": ("token", "Make a token."),
+    "schedule": ("schedule", "Start components by the clock."),
     "secret": ("secret", "Set, list and delete secrets."),
     "doctor": ("doctor", "Check this machine, and say how to mend what is missing."),
     "bench": ("bench", "Run the benchmark on this machine."),

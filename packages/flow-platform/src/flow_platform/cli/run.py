@@ -11,6 +11,7 @@ import typer
 
 from flow_platform.cli import output
 from flow_platform.cli.connection import Connection, with_connection
+from flow_platform.cli.duration import parse_duration
 from flow_platform.domain.errors import FlowError, InvalidInput
 from flow_sdk.wire.status import Status
 
@@ -33,6 +34,7 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds to its end, at most; default: as declared.", min=0.1)
     ] = None,
+    delay: Annotated[str | None, typer.Option(help="Start it that much later, e.g. 10m.", show_default=False)] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the execution's id and do not wait.")] = False,
 ) -> None:
     """Runs a component, and prints its output as JSON on stdout. Exits with 0 only when it completed."""
@@ -40,8 +42,9 @@ def run(
 
     kind, slug = parse_component(component)
     value = read_input(given)
+    delay_seconds = None if delay is None else parse_duration("--delay", delay)
     with Remote(connection) as remote:
-        execution_id = submit(remote, kind, slug, value, remote.ring_id(ring), timeout)
+        execution_id = submit(remote, kind, slug, value, remote.ring_id(ring), timeout, delay_seconds)
         if detach:
             output.emit(execution_id)
             return
@@ -95,7 +98,15 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def submit(remote: Remote, kind: str, slug: str, value: Any, ring_id: str, timeout: float | None) -> str:
+def submit(
+    remote: Remote,
+    kind: str,
+    slug: str,
+    value: Any,
+    ring_id: str,
+    timeout: float | None,
+    delay_seconds: float | None = None,
+) -> str:
     """Submits one execution and returns its id. Without a timeout the component's own counts.
 
     `PlatformClient` is not used: its contract always sends a timeout.
@@ -105,6 +116,8 @@ def submit(remote: Remote, kind: str, slug: str, value: Any, ring_id: str, timeo
     body: dict[str, Any] = {"input_parameters" if kind == "code-blocks" else "input_data": value, "ring_id": ring_id}
     if timeout is not None:
         body["timeout_seconds"] = timeout
+    if delay_seconds is not None:
+        body["delay_seconds"] = delay_seconds
     return str(remote.submit(f"/{kind}/{segment('component', slug)}/executions", body)["execution_id"])
 
 

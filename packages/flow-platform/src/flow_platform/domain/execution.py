@@ -133,6 +133,11 @@ class Execution:
         return max(self.retry.max_attempts, LOST_ATTEMPTS_ALLOWED)
 
     @property
+    def start_at(self) -> datetime:
+        """When it was to start: as soon as it was accepted, or later on request. The deadline counts from it."""
+        return max(self.created_at, self.deadline_at - timedelta(seconds=self.timeout_seconds))
+
+    @property
     def due_at(self) -> datetime | None:
         """When the engine must act if nothing else happens; None only for terminal statuses."""
         match self.status:

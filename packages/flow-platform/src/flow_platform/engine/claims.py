@@ -167,5 +167,5 @@ class Claims:
             network=list(definition.network),
             secrets=list(definition.secrets),
             token=self._issue_token(execution, now),
-            queued_ms=round((now - execution.created_at).total_seconds() * 1000, 3),
+            queued_ms=round((now - execution.start_at).total_seconds() * 1000, 3),
         )

@@ -89,6 +89,8 @@ def waiting_on(
 ) -> WaitingOn | None:
     """What a non-terminal execution waits for, and until when at the latest. None for terminal ones."""
     match execution.status:
+        case Status.QUEUED if execution.available_at and execution.available_at > now and execution.attempt == 0:
+            return WaitingOn(reason="start", until=execution.available_at, message="Starts at the time shown, as asked")
         case Status.QUEUED if execution.available_at and execution.available_at > now:
             return WaitingOn(
                 reason="back_off",
@@ -148,7 +150,7 @@ def _metrics(execution: Execution) -> MetricsDocument:
     metrics = execution.metrics
     if metrics.queue_ms is not None or execution.started_at is None:
         return metrics
-    queued = execution.started_at - execution.created_at
+    queued = execution.started_at - execution.start_at
     return metrics.model_copy(update={"queue_ms": round(queued.total_seconds() * 1000, 3)})
 
 

@@ -33,9 +33,10 @@ def event_for(execution: Execution, report: OutputReport, metrics: MetricsDocume
 
 
 def timeout_error(execution: Execution) -> ErrorDocument:
+    since = "it was to start" if execution.start_at > execution.created_at else "it was accepted"
     return ErrorDocument(
         code="timeout",
-        message=f"Not finished {execution.timeout_seconds:g} s after it was accepted (queue time included)",
+        message=f"Not finished {execution.timeout_seconds:g} s after {since} (queue time included)",
         retryable=False,
         attempt=execution.attempt,
     )
@@ -54,9 +55,9 @@ def cancel_error(execution: Execution, by: str) -> ErrorDocument:
 
 
 def metrics_of(execution: Execution, report: OutputReport, stages: dict[str, float]) -> MetricsDocument:
-    """The figures of the last attempt; `queue_ms` counts from acceptance to the first attempt."""
+    """The figures of the last attempt; `queue_ms` counts from when it was to start to the first attempt."""
     measured = report.metrics
-    queued = execution.started_at - execution.created_at if execution.started_at else None
+    queued = execution.started_at - execution.start_at if execution.started_at else None
     return MetricsDocument(
         queue_ms=round(queued.total_seconds() * 1000, 3) if queued else None,
         start_ms=measured.start_ms,

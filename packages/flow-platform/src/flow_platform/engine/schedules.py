@@ -149,7 +149,7 @@ class Schedules:
     async def get(self, principal: Principal, org_id: str, workspace_id: str, schedule_id: str) -> StoredSchedule:
         """Raises NotFound when there is none in this workspace."""
         require_not_execution(principal, Action.READ, org_id, workspace_id)
-        return await self._store.read(lambda tx: _find(tx, org_id, workspace_id, schedule_id))
+        return await self._store.read(lambda tx: _with_last_firing(tx, _find(tx, org_id, workspace_id, schedule_id)))
 
     async def firings(
         self, principal: Principal, org_id: str, workspace_id: str, schedule_id: str, cursor: str | None, limit: int
@@ -183,7 +183,7 @@ class Schedules:
             before = _find(tx, org_id, workspace_id, schedule_id, for_update=True)
             after = _changed(tx, before, changes, now)
             tx.schedules.update(after)
-            return after
+            return _with_last_firing(tx, after)
 
         changed = await self._store.write(operation)
         self._wakeups.notify([SCHEDULES])
@@ -247,6 +247,11 @@ def _find(
     if found is None:
         raise errors.NotFound(f"schedule {schedule_id!r} not found")
     return found
+
+
+def _with_last_firing(tx: Transaction, schedule: StoredSchedule) -> StoredSchedule:
+    newest = tx.schedules.list_firings(schedule.id, None, 1).items
+    return dataclasses.replace(schedule, last_firing=newest[0]) if newest else schedule
 
 
 def _made(
