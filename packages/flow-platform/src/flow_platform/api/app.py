@@ -23,8 +23,8 @@ from flow_platform.api.rings import RingRoutes
 from flow_platform.api.rollouts import RolloutRoutes
 from flow_platform.api.routing import Router
 from flow_platform.api.schedules import ScheduleRoutes
-from flow_platform.api.variables import VariableRoutes
 from flow_platform.api.secrets import SecretRoutes
+from flow_platform.api.variables import VariableRoutes
 from flow_platform.gateway.keys import SecretKeys
 from flow_platform.gateway.model_gateway import ModelGateway
 from flow_platform.metrics import Metrics

@@ -25,9 +25,9 @@ from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
 from flow_platform.store.api_key_table import ApiKeyTable
 from flow_platform.store.model_table import ModelTable
+from flow_platform.store.rollout_port import RolloutTable
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.secret_table import SecretTable
-from flow_platform.store.rollout_port import RolloutTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
 from flow_sdk.wire.status import Kind, Status
