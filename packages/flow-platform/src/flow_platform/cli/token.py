@@ -16,11 +16,22 @@ def token(
     role: Annotated[str, typer.Option(help="admin, builder, runner or viewer.")] = "admin",
     ttl: Annotated[int, typer.Option(min=60, help="Seconds that it is valid.")] = 3600,
     subject: Annotated[str | None, typer.Option(help="Whose it is, for the records.", show_default=False)] = None,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", help="Make an API key of this name instead.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With its claims, as JSON.")] = False,
 ) -> None:
-    """Makes a token and prints it."""
+    """Makes a token, or an API key, and prints it."""
     from flow_platform.cli.remote import Remote
 
+    if api_key is not None:
+        with Remote(connection) as remote:
+            _, made_key = remote.post("/api-keys", {"name": api_key, "role": role, "ttl_seconds": ttl})
+        if as_json:
+            output.emit_json(made_key)
+        else:
+            output.emit(made_key["key"])
+        return
     body = {
         "role": role,
         "ttl_seconds": ttl,
