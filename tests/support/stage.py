@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flow_platform.bus.server import NatsServer
@@ -15,17 +15,23 @@ from flow_platform.engine.service import Engine
 from flow_sdk.wire.execution import StatusDocument
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind
+from tests.support.eventually import eventually
 from tests.support.scripted_runner import ScriptedRunner
 
 
 @dataclass
 class Stage:
-    """What a test needs of the platform."""
+    """What a test needs of the platform.
+
+    Attributes:
+        claimed: Assignments that came with others and were not asked for by `claim` yet.
+    """
 
     engine: Engine
     clock: ManualClock
     nats: NatsServer
     runner: ScriptedRunner
+    claimed: dict[str, Assignment] = field(default_factory=dict[str, Assignment])
 
     @property
     def org_id(self) -> str:
@@ -57,6 +63,25 @@ class Stage:
 
     async def cancel(self, execution_id: str) -> StatusDocument:
         return await self.engine.executions.cancel(self.admin, self.org_id, self.workspace_id, execution_id)
+
+    async def claim(self, execution_id: str) -> Assignment:
+        """The assignment of that execution, however many others are handed out before."""
+
+        async def ask() -> Assignment | None:
+            if execution_id not in self.claimed:
+                came = await self.runner.claim(0.1)
+                self.claimed.update((assignment.execution_id, assignment) for assignment in came)
+            return self.claimed.pop(execution_id, None)
+
+        assignment = await eventually(ask, bool)
+        assert assignment is not None
+        return assignment
+
+    async def end(self, assignment: Assignment, output: Any = None, error: dict[str, Any] | None = None) -> None:
+        """Ends the attempt, and with it the execution."""
+        await self.runner.report(assignment, output, error)
+        ended = await self.wait(assignment.execution_id)
+        assert ended.status.is_terminal, ended
 
     def inside(self, assignment: Assignment) -> Principal:
         """Who the container of that attempt is."""

@@ -26,9 +26,15 @@ async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
 
 
 @pytest.fixture
-async def stage(tmp_path: Path, nats: NatsServer) -> AsyncIterator[Stage]:
+def database_url(tmp_path: Path) -> str:
+    """A module that asks for each kind of database overrides it."""
+    return f"sqlite:///{tmp_path / 'flow.db'}"
+
+
+@pytest.fixture
+async def stage(database_url: str, nats: NatsServer) -> AsyncIterator[Stage]:
     clock = ManualClock()
-    engine = Engine(open_store(f"sqlite:///{tmp_path / 'flow.db'}"), nats.url, clock=clock)
+    engine = Engine(open_store(database_url), nats.url, clock=clock)
     await engine.start()
     bus = await Bus.connect(nats.runner_url, name="scripted")
     runner = ScriptedRunner(bus)

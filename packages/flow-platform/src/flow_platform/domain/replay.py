@@ -70,6 +70,8 @@ def stands(child: Status, earlier_attempt_error: str) -> bool:
     """Whether the outcome of a call is given again, by how the attempt ended that made it last.
 
     Always if that was interrupted: the workflow shall see what it saw. If it failed, completed and unfinished children
-    stand and the others are made anew: that is what a retry is for.
+    stand and the others are made anew: that is what a retry is for. One that is being cancelled has no future.
     """
-    return earlier_attempt_error in INTERRUPTED or child is Status.COMPLETED or not child.is_terminal
+    if earlier_attempt_error in INTERRUPTED or child is Status.COMPLETED:
+        return True
+    return not child.is_terminal and child is not Status.CANCELLING

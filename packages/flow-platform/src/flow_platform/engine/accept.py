@@ -15,6 +15,7 @@ from flow_platform.domain.clock import Entropy, new_id
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution, RetryPolicy
 from flow_platform.domain.release import Deployment, Ring
+from flow_platform.engine import repetition
 from flow_platform.engine.releases import resolve_deployment
 from flow_platform.store.base import Payload, Transaction
 from flow_sdk.wire.status import Kind
@@ -37,7 +38,7 @@ class Submission:
         priority: Higher first, within the workspace.
         deployment_id: Runs on this deployment instead of the active one; only the engine says so.
         retry: Instead of the component's own policy; only the engine says so (a node of a graph).
-        retry_of_id: The execution that this one repeats; only the engine says so.
+        retry_of_id: The execution that this one repeats, see `repetition`; only the engine says so.
     """
 
     kind: Kind
@@ -75,13 +76,15 @@ def accept(
     """Writes the execution, queued, with its input; the parent has one more unfinished child.
 
     Raises:
-        Conflict: `not_deployed`.
+        Conflict: `not_deployed`; `already_retried`.
         NotFound: The deployment that it is pinned to is unknown.
     """
     execution_id = new_id(now, entropy)
     deployment, version = _deployment(tx, submission, component, ring, execution_id, now, entropy)
     execution = _execution(submission, parent, component, deployment, version, execution_id, now, entropy)
-    tx.executions.insert(execution, payload_of(submission))
+    payload = payload_of(submission)
+    tx.executions.insert(execution, payload)
+    repetition.begin(tx, execution, payload)
     if parent:
         tx.executions.adopt_child(parent.id)
     return execution

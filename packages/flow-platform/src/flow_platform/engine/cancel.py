@@ -9,6 +9,7 @@ from datetime import datetime
 
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
+from flow_platform.engine import repetition
 from flow_platform.engine.ends import Ends
 from flow_platform.engine.outcome import cancel_error
 from flow_platform.engine.wakeups import WORK, Wakeups
@@ -45,16 +46,21 @@ def cancel_tree(tx: Transaction, ends: Ends, root: Execution, by: str, now: date
         execution = pending.pop()
         # In this order: once the row is changed, no other engine adds a child that would be missed here.
         _request_cancel(tx, ends, execution, by, now, result)
-        pending.extend(tx.executions.live_children(execution.id))
+        pending.extend(_below(tx, execution))
     return result
 
 
 def cancel_children(tx: Transaction, ends: Ends, parent: Execution, by: str, now: datetime) -> Cancelled:
     """The same for everything below an execution that itself has ended."""
     result = Cancelled()
-    for child in tx.executions.live_children(parent.id):
+    for child in _below(tx, parent):
         result.add(cancel_tree(tx, ends, child, by, now))
     return result
+
+
+def _below(tx: Transaction, execution: Execution) -> list[Execution]:
+    children = tx.executions.live_children(execution.id)
+    return children + repetition.joined_children(tx, execution) if execution.retry_of_id else children
 
 
 def _request_cancel(

@@ -53,6 +53,8 @@ def document_of(
         ring_id=execution.ring_id,
         parent_execution_id=execution.parent_id,
         root_execution_id=execution.root_id,
+        retry_of_execution_id=execution.retry_of_id,
+        retried_as_execution_id=execution.retried_as_id,
         lifecycle_event=execution.lifecycle_event,
         attempt=execution.attempt,
         max_attempts=execution.max_attempts,

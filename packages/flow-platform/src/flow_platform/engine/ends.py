@@ -13,6 +13,7 @@ from datetime import datetime
 
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
+from flow_platform.engine import repetition
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.status import Status
 
@@ -63,13 +64,32 @@ class Ends:
 
     def _wake_parent(self, tx: Transaction, ended: Execution, now: datetime, changes: Changes) -> None:
         parent = tx.executions.find(ended.parent_id, for_update=True) if ended.parent_id else None
-        if parent is None or parent.status is not Status.WAITING:
+        if parent is None:
             return
-        if not parent.is_graph:
-            changes.executions += self.wake(tx, parent, now).executions
+        self._go_on(tx, parent, now, changes)
+        if parent.retried_as_id is not None:
+            self._wake_those_who_joined(tx, ended, parent, now, changes)
+
+    def _wake_those_who_joined(
+        self, tx: Transaction, ended: Execution, parent: Execution, now: datetime, changes: Changes
+    ) -> None:
+        """The parent has ended, too, and was retried: its repetition may wait for the child that it left."""
+        for later_id in list(repetition.later_ids(tx, parent)):
+            if not tx.executions.joined(later_id, ended.id):
+                continue
+            tx.executions.release_child(later_id)
+            later = tx.executions.find(later_id, for_update=True)
+            if later is not None:
+                self._go_on(tx, later, now, changes)
+
+    def _go_on(self, tx: Transaction, waiting: Execution, now: datetime, changes: Changes) -> None:
+        if waiting.status is not Status.WAITING:
             return
-        advanced = self._advance(tx, parent, now)
+        if not waiting.is_graph:
+            changes.executions += self.wake(tx, waiting, now).executions
+            return
+        advanced = self._advance(tx, waiting, now)
         changes.executions += advanced
         for execution in advanced:
-            if execution.id == parent.id and execution.status.is_terminal:
+            if execution.id == waiting.id and execution.status.is_terminal:
                 self._wake_parent(tx, execution, now, changes)

@@ -14,6 +14,7 @@ from flow_platform.domain.checkpoint import Checkpoint
 from flow_platform.domain.component import Component
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.replay import INTERRUPTED, Call, call_key, checkpoint_key, stands
+from flow_platform.engine import repetition
 from flow_platform.store.base import NewEvent, Payload, Transaction
 from flow_sdk.wire.durable import CheckpointRequest
 
@@ -66,7 +67,13 @@ class _Replay:
 
 
 class ChildReplay(_Replay):
-    """A call of a component."""
+    """A call of a component.
+
+    Attributes:
+        repeated: The child that the new one goes on for: it ended without a result, below what the parent repeats.
+    """
+
+    repeated: Execution | None = None
 
     def __init__(self, tx: Transaction, parent: Execution, component: Component, payload: Payload) -> None:
         key = call_key(
@@ -80,10 +87,26 @@ class ChildReplay(_Replay):
         if earlier is None or earlier.execution_id is None:
             return None
         child = self._executions.find(earlier.execution_id)
-        if child is None or not stands(child.status, self._end_of_earlier_attempt(earlier)):
+        if child is None:
             return None
-        self._again(earlier)
+        if not stands(child.status, self._end_of_earlier_attempt(earlier)):
+            child = repetition.newest(self._tx, child)  # It may have been retried by hand before its parent was.
+            if not stands(child.status, ""):
+                is_inherited = earlier.attempt == 0 and child.status.is_terminal
+                self.repeated = child if is_inherited else None
+                return None
+        if not child.status.is_terminal:
+            self._join(earlier, child)
+        self._again(dataclasses.replace(earlier, execution_id=child.id))
         return child
+
+    def _join(self, earlier: Call, child: Execution) -> None:
+        """Counts an unfinished child of another execution, once, as if it was the parent's own."""
+        if child.parent_id == self._parent.id or (earlier.attempt > 0 and earlier.execution_id == child.id):
+            return
+        # Locked: of its end at this moment in another process we hear either now or from there.
+        self._executions.find(child.id, for_update=True)
+        self._executions.adopt_child(self._parent.id)
 
     def remember(self, child: Execution) -> None:
         """Notes a call that was really made."""

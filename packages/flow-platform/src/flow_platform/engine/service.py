@@ -29,6 +29,7 @@ from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
 from flow_platform.engine.recorder import Recorder
 from flow_platform.engine.releases import Releases
+from flow_platform.engine.retry import Retries
 from flow_platform.engine.rollout_watch import RolloutWatch
 from flow_platform.engine.rollouts import Rollouts
 from flow_platform.engine.scheduler import Scheduler
@@ -64,6 +65,7 @@ class Engine:
     """
 
     submitter: Submitter
+    retries: Retries
     executions: Executions
     checkpoints: Checkpoints
     sent_events: SentEvents
@@ -128,6 +130,7 @@ class Engine:
             self.leasing,
         )
         self.submitter = Submitter(self.store, self.clock, self._wakeups, stages, self._claims, grants)
+        self.retries = Retries(self.store, self.clock, self._wakeups, stages, self._claims, grants)
         ends = Ends(graphs.advance)
         self.executions = Executions(self.store, self.clock, self._wakeups, notices, ends)
         self.checkpoints = Checkpoints(self.store, self.clock, self._wakeups, self.executions)

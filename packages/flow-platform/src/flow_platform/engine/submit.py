@@ -107,7 +107,7 @@ class _Submit:
     entropy: Entropy
 
     def __call__(self, tx: Transaction) -> tuple[Execution, bool]:
-        if self.idempotency and (earlier := self._find_earlier(tx, self.idempotency)):
+        if self.idempotency and (earlier := first_answer(tx, self.org_id, self.workspace_id, self.idempotency)):
             return earlier, False
         parent = self._parent(tx)
         ring = self._ring(tx, parent)
@@ -120,7 +120,10 @@ class _Submit:
         if replay and (replayed := replay.earlier_execution()):
             self._save_key(tx, replayed)
             return replayed, False
-        execution = accept(tx, self.submission, component, ring, parent, now=self.now, entropy=self.entropy)
+        submission = self.submission
+        if replay and replay.repeated:
+            submission = dataclasses.replace(submission, retry_of_id=replay.repeated.id)
+        execution = accept(tx, submission, component, ring, parent, now=self.now, entropy=self.entropy)
         if replay:
             replay.remember(execution)
         self._save_key(tx, execution)
@@ -130,19 +133,6 @@ class _Submit:
         if self.idempotency:
             record = IdempotencyRecord(self.idempotency.key, self.idempotency.fingerprint, execution.id)
             tx.executions.save_idempotent(self.org_id, self.workspace_id, record, self.now)
-
-    def _find_earlier(self, tx: Transaction, idempotency: IdempotencyKey) -> Execution | None:
-        record = tx.executions.find_idempotent(self.org_id, self.workspace_id, idempotency.key)
-        if record is None:
-            return None
-        if record.fingerprint != idempotency.fingerprint:
-            raise errors.Conflict(
-                f"idempotency key {idempotency.key!r} was used for another request: expected the same path and body",
-                code="idempotency_key_reused",
-            )
-        found = tx.executions.find(record.execution_id)
-        # The first answer, not today's: a submit is answered before anything else happened to it.
-        return found and dataclasses.replace(found, status=Status.QUEUED)
 
     def _parent(self, tx: Transaction) -> Execution | None:
         if self.principal.role is not Role.EXECUTION or self.principal.execution_id is None:
@@ -193,6 +183,34 @@ class _Submit:
         return deployment.ring_id
 
 
+def first_answer(tx: Transaction, org_id: str, workspace_id: str, idempotency: IdempotencyKey) -> Execution | None:
+    """The execution that the key was answered with before, as it was then.
+
+    Raises:
+        Conflict: `idempotency_key_reused`.
+    """
+    record = tx.executions.find_idempotent(org_id, workspace_id, idempotency.key)
+    if record is None:
+        return None
+    if record.fingerprint != idempotency.fingerprint:
+        raise errors.Conflict(
+            f"idempotency key {idempotency.key!r} was used for another request: expected the same path and body",
+            code="idempotency_key_reused",
+        )
+    found = tx.executions.find(record.execution_id)
+    # The first answer, not today's: a submit is answered before anything else happened to it.
+    return found and dataclasses.replace(found, status=Status.QUEUED)
+
+
+def check_key(idempotency: IdempotencyKey | None) -> None:
+    """Raises InvalidInput when it is empty or too long."""
+    if idempotency and not 0 < len(idempotency.key) <= MAX_KEY_LENGTH:
+        raise errors.InvalidInput(
+            f"Idempotency-Key has {len(idempotency.key)} characters: expected 1 to {MAX_KEY_LENGTH}",
+            details=[{"field": "Idempotency-Key", "message": f"expected 1 to {MAX_KEY_LENGTH} characters"}],
+        )
+
+
 def _check(submission: Submission, idempotency: IdempotencyKey | None) -> None:
     timeout = submission.timeout_seconds
     if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_SECONDS:
@@ -201,8 +219,4 @@ def _check(submission: Submission, idempotency: IdempotencyKey | None) -> None:
             f"timeout_seconds {timeout!r} is not valid: expected {expected}",
             details=[{"field": "timeout_seconds", "message": f"expected {expected}"}],
         )
-    if idempotency and not 0 < len(idempotency.key) <= MAX_KEY_LENGTH:
-        raise errors.InvalidInput(
-            f"Idempotency-Key has {len(idempotency.key)} characters: expected 1 to {MAX_KEY_LENGTH}",
-            details=[{"field": "Idempotency-Key", "message": f"expected 1 to {MAX_KEY_LENGTH} characters"}],
-        )
+    check_key(idempotency)

@@ -54,7 +54,7 @@ def event_for(tx: Transaction, execution: Execution, error: ErrorDocument, now: 
     awaited = awaited_by(error)
     for execution_id in awaited.execution_ids:
         child = tx.executions.find(execution_id)
-        if child is None or child.parent_id != execution.id:
+        if child is None or not _is_awaited(tx, execution, child):
             continue
         if child.status.is_terminal:
             return domain.AttemptReturned(now, error)
@@ -69,3 +69,8 @@ def event_for(tx: Transaction, execution: Execution, error: ErrorDocument, now: 
         if checkpoint.due_at is not None:
             wake_at = min(checkpoint.due_at, wake_at or checkpoint.due_at)
     return domain.Suspended(now, wake_at) if waits else domain.AttemptReturned(now, error)
+
+
+def _is_awaited(tx: Transaction, execution: Execution, other: Execution) -> bool:
+    """Whether its end wakes the execution: a child, or one that it joined when it repeated another."""
+    return other.parent_id == execution.id or tx.executions.joined(execution.id, other.id)

@@ -46,7 +46,7 @@ def _page(
     if retried is not None:
         statement = statement.where(_e.retried_as_id.is_not(None) if retried else _e.retried_as_id.is_(None))
     if is_unsuccessful:
-        literals = [sa.literal_column(f"'{status.value}'") for status in UNSUCCESSFUL]
+        literals = [sa.literal_column(f"'{status.value}'", Word) for status in UNSUCCESSFUL]
         statement = statement.where(_e.status.in_(literals))
     if has_cursor:
         statement = statement.where(

@@ -89,6 +89,11 @@ class Handle(Document):
 
 
 class StatusDocument(Document):
+    """Attributes:
+    retry_of_execution_id: The one that this repeats, by hand or because what started it was repeated by hand.
+    retried_as_execution_id: The one that repeats this.
+    """
+
     execution_id: str
     status: Status
     component: ComponentRef
@@ -96,6 +101,8 @@ class StatusDocument(Document):
     ring_id: str | None = None
     parent_execution_id: str | None = None
     root_execution_id: str | None = None
+    retry_of_execution_id: str | None = None
+    retried_as_execution_id: str | None = None
     lifecycle_event: str = "workflow"
     attempt: int = 0
     max_attempts: int = 1
