@@ -90,7 +90,7 @@ async def test_a_failed_smoke_run_leaves_the_old_one_active(rings: Rings) -> Non
     failed = await rings.settled(run.deployment_id)
     assert failed.state is FAILED
     assert run.execution_id in failed.reason
-    assert failed.reason.endswith("'failed': no")
+    assert failed.reason.endswith("'failed': ValueError: no")
     assert (await rings.active("dev")).id == old.id
     assert (await rings.stage.submit()).version == 1
 

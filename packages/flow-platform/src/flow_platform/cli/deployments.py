@@ -80,11 +80,11 @@ def _waits_for(deployment: dict[str, Any]) -> str:
     return waiting["reason"] if waiting else ""
 
 
-def require_not_failed(label: str, deployment: dict[str, Any]) -> None:
+def require_not_failed(deployment: dict[str, Any], label: str = "") -> None:
     """Raises FlowError: `deployment_failed`."""
     if deployment["state"] == "failed":
         raise FlowError(
-            f"{label}: the deployment of v{deployment['version']} failed: {deployment['reason']}",
+            f"{label}the deployment of v{deployment['version']} failed: {deployment['reason']}",
             code="deployment_failed",
         )
 
@@ -95,7 +95,7 @@ def outcome(label: str, deployment: dict[str, Any], ring: str) -> str:
     Raises:
         FlowError: `deployment_failed`.
     """
-    require_not_failed(label, deployment)
+    require_not_failed(deployment, f"{label}: ")
     version, state = f"v{deployment['version']}", deployment["state"]
     if state == "queued":
         return f"{label}: {version} waits for an approval in {ring}"

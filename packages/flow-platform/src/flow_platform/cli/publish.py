@@ -98,7 +98,7 @@ def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
             "/deployments", {"component_id": made["id"], "version": made["version"], "ring_id": ring_id}
         )
         deployment = settled(remote, deployment)
-        require_not_failed(declaration.slug, deployment)
+        require_not_failed(deployment)
     except FlowError as error:
         raise FlowError(
             f"{component.place}: {component.label}: {error.message}",

@@ -221,8 +221,10 @@ class RolloutSteps:
             return None, ""
         if execution.status is Status.COMPLETED:
             return True, ""
-        said = f": {execution.error.message}" if execution.error and execution.error.message else ""
-        return False, f"its smoke run {execution_id} ended as {execution.status.value!r}{said}"[:MAX_REASON]
+        error = execution.error
+        said = ": ".join(word for word in (error.type, error.message) if word) if error else ""
+        reason = f"its smoke run {execution_id} ended as {execution.status.value!r}" + (said and f": {said}")
+        return False, reason[:MAX_REASON]
 
     def _release(self, member: Deployment) -> None:
         known = self._now(member)
