@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import dataclasses
 import hashlib
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -12,9 +13,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from flow_platform.build.egress import BuildWayOut
 from flow_platform.build.environment import Environments
 from flow_platform.build.index import Index, configured_index
+from flow_platform.build.uv import uv_binary
 from flow_platform.domain import errors
+from flow_platform.domain.operator_rules import parse_allow
+from flow_platform.egress.policy import OperatorRules
 from flow_platform.runner.builds import Builds
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef
@@ -131,6 +136,7 @@ async def test_other_bytes_under_the_same_version_are_refused(
     with PackageIndex() as swapped:
         swapped.add_wheel("greeter", "2.0", {"greeter.py": "def greet(name): return 'Owned ' + name"})
         lock = reference.lock
+        assert environments._uv is not None
         environments._uv._index = swapped.index
         with pytest.raises(errors.BuildFailed) as caught:
             await environments.ensure(EnvironmentRef(digest=reference.digest, lock=lock))
@@ -282,6 +288,41 @@ async def test_endless_code_is_refused(environments: Environments, sandbox: Name
     assert reply.error.code == "inspection_timeout"
 
 
+@pytest.mark.parametrize("is_allowed", [True, False])
+async def test_files_on_a_host_that_the_index_names(
+    sandbox: NamespacesSandbox, tmp_path: Path, is_allowed: bool
+) -> None:
+    """A build may go where the index says that its files are; that does not open what is closed to everybody."""
+    with PackageIndex() as files, PackageIndex() as index:
+        for one in (files, index):
+            one.add_wheel("greeter", "1.0", {"greeter.py": "def greet(name): return 'Hello ' + name"})
+        index.files_at = f"http://127.0.0.1:{files.port}"
+        rules = OperatorRules(parse_allow(f"127.0.0.1:{files.port}" if is_allowed else ""))
+        way_out = BuildWayOut(rules=rules)
+        opened = Environments(tmp_path, sandbox, index=index.index, way_out=way_out)
+        reply = await Builds(opened, sandbox, 1).build(_request(USES_GREETER, ["greeter"]))
+        await opened.close()
+    if is_allowed:
+        assert reply.error is None, reply.error
+        assert any(request.startswith("/files/greeter") for request in files.requests)
+    else:
+        assert reply.error is not None
+        assert f"127.0.0.1:{files.port}' is at '127.0.0.1'" in reply.error.message
+        assert files.requests == []
+
+
+async def test_a_host_that_nobody_named_is_refused_with_what_to_do(sandbox: NamespacesSandbox, tmp_path: Path) -> None:
+    with PackageIndex() as files, PackageIndex() as index:
+        index.add_wheel("greeter", "1.0", {"greeter.py": ""})
+        index.files_at = f"http://127.0.0.1:{files.port}"
+        opened = Environments(tmp_path, sandbox, index=dataclasses.replace(index.index, urls=()))
+        reply = await Builds(opened, sandbox, 1).build(_request(USES_GREETER, ["greeter"]))
+        await opened.close()
+    assert reply.error is not None
+    assert f"127.0.0.1:{files.port} is neither" in reply.error.message
+    assert "FLOW_BUILD_HOSTS" in reply.error.message
+
+
 async def test_every_request_is_answered(environments: Environments, sandbox: NamespacesSandbox) -> None:
     reply = BuildReply.model_validate_json(await Builds(environments, sandbox, 1).handle(b"not a request"))
     assert reply.error is not None
@@ -290,7 +331,7 @@ async def test_every_request_is_answered(environments: Environments, sandbox: Na
 
 @pytest.mark.slow
 async def test_the_operators_index(sandbox: NamespacesSandbox, tmp_path: Path) -> None:
-    opened = Environments(tmp_path, sandbox, index=configured_index(os.environ))
+    opened = Environments(tmp_path, sandbox, index=configured_index(os.environ, uv_binary()))
     code = "from slugify import slugify\ndef main(text: str) -> str:\n    return slugify(text)"
     reply = await Builds(opened, sandbox, 1).build(_request(code, ["python-slugify>=8"]))
     await opened.close()

@@ -20,6 +20,7 @@ class PackageIndex:
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
         self.requests: list[str] = []
+        self.files_at = ""  # Of another server, whose files its pages link to.
         index = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -49,7 +50,7 @@ class PackageIndex:
     def index(self) -> Index:
         """As the operator would have configured it."""
         url = f"http://127.0.0.1:{self.port}/simple"
-        return Index({"UV_DEFAULT_INDEX": url}, frozenset({("127.0.0.1", self.port)}))
+        return Index({"UV_DEFAULT_INDEX": url}, frozenset({("127.0.0.1", self.port)}), (url,))
 
     def __enter__(self) -> PackageIndex:
         self._thread.start()
@@ -84,7 +85,7 @@ class PackageIndex:
         files = self.files.get(parts[1].replace("-", "_"), {}) if len(parts) > 1 else {}
         if len(parts) == 2 and files:
             links = "".join(
-                f'<a href="/files/{parts[1]}/{name}#sha256={hashlib.sha256(body).hexdigest()}">{name}</a>'
+                f'<a href="{self.files_at}/files/{parts[1]}/{name}#sha256={hashlib.sha256(body).hexdigest()}">{name}</a>'
                 for name, body in files.items()
             )
             return f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), "text/html"

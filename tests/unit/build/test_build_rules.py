@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from flow_platform.build import explain, requirements
 from flow_platform.build.index import configured_index
+from flow_platform.build.uv import uv_binary
 from flow_platform.domain import errors
 
 OURS = {"flow-sdk": "0.1.0"}
@@ -32,6 +36,7 @@ def test_uvs_variables_win_over_pips() -> None:
             "PIP_EXTRA_INDEX_URL": "http://extra.test/simple file:///opt/simple",
             "UV_INDEX_CORP_PASSWORD": "secret",
             "HOME": "/root",
+            **NO_FILES,
             "AWS_SECRET_ACCESS_KEY": "no",
         }
     )
@@ -43,10 +48,36 @@ def test_uvs_variables_win_over_pips() -> None:
     assert index.hosts == {("uv.test", 8443), ("extra.test", 80)}
 
 
+NO_FILES = {"PIP_CONFIG_FILE": os.devnull}
+
+
 def test_named_indexes_and_none() -> None:
-    assert configured_index({"UV_INDEX": "corp=https://named.test/simple"}).hosts == {("named.test", 443)}
-    assert configured_index({}).hosts == frozenset()
-    assert dict(configured_index({}).env) == {}
+    named = configured_index({"UV_INDEX": "corp=https://named.test/simple", **NO_FILES})
+    assert named.hosts == {("named.test", 443)}
+    assert named.urls == ("https://named.test/simple",)
+    assert configured_index(NO_FILES).hosts == frozenset()
+    assert dict(configured_index(NO_FILES).env) == {}
+
+
+def test_pips_files_count_where_no_variable_does(tmp_path: Path) -> None:
+    file = tmp_path / "pip.conf"
+    file.write_text(
+        "[global]\nindex-url = https://filed.test/simple\nextra-index-url =\n    http://more.test:81/x\n    file:///y\n"
+    )
+    environ = {"PIP_CONFIG_FILE": str(file), "HOME": str(tmp_path)}
+    assert configured_index(environ).hosts == {("filed.test", 443), ("more.test", 81)}
+    assert configured_index({**environ, "PIP_INDEX_URL": "https://set.test/"}).urls[0] == "https://set.test/"
+    file.write_text("not a configuration")
+    assert configured_index(environ).hosts == frozenset()
+
+
+def test_without_a_choice_it_is_uvs_own(tmp_path: Path) -> None:
+    index = configured_index(NO_FILES, uv_binary())
+    assert len(index.hosts) == len(index.urls) == 1
+    assert index.urls[0].startswith("https://")
+    chosen = configured_index({"UV_DEFAULT_INDEX": "https://mine.test/simple", **NO_FILES}, uv_binary())
+    assert chosen.urls == ("https://mine.test/simple",)
+    assert configured_index(NO_FILES, tmp_path / "missing").urls == ()
 
 
 def test_an_explanation_names_the_requirement() -> None:

@@ -1,9 +1,9 @@
 """Where a build may go: to the package index that the operator configured, to the hosts of its files, nowhere else.
 
 The way out itself is the one of `flow_platform.egress`; this is its policy and its limits for builds. What a build
-downloads is held against the lock's hashes, not against the proxy. Private addresses are open for exactly those hosts,
-as an index of one's own usually has one. Loopback is open only where the operator wrote loopback himself, as opposed to
-a name that turns to it.
+downloads is held against the lock's hashes, not against the proxy. Private addresses are open for the hosts that the
+operator named, as an index of one's own usually has one. Loopback is open only where the operator wrote loopback
+himself, as opposed to a name that turns to it.
 """
 
 from __future__ import annotations
@@ -34,29 +34,38 @@ class BuildPolicy:
     """Where a build may go.
 
     Attributes:
-        index_hosts: `(host, port)` of each configured index, and of what it says that its files are at.
-        hosts: More hosts, on the web's two ports, e.g. the file server of an index.
+        index_hosts: `(host, port)` of each index.
+        hosts: Those that the operator named besides, on the web's two ports.
+        file_hosts: `(host, port)` where an index says that its files are; private addresses stay closed to them.
         rules: The operator's for all; what they deny is denied to builds, too.
     """
 
     index_hosts: frozenset[tuple[str, int]] = frozenset()
-    hosts: frozenset[str] = field(default_factory=frozenset[str])
+    hosts: frozenset[str] = frozenset()
+    file_hosts: frozenset[tuple[str, int]] = frozenset()
     rules: OperatorRules = field(default_factory=OperatorRules)
 
     def check_destination(self, host: str, port: int) -> None:
-        if (host, port) not in self.index_hosts and not (host in self.hosts and port in DEFAULT_PORTS):
+        if not self._is_named(host, port) and (host, port) not in self.file_hosts:
             raise Refusal(
                 f"{host}:{port} is neither a configured package index nor a host of its files (FLOW_BUILD_HOSTS)"
             )
         self.rules.check_host(host, port)
 
     def check_address(self, host: str, port: int, address: Address) -> None:
+        if not self._is_named(host, port):
+            self.rules.check_address(host, port, address)
+            return
         is_loopback = unwrapped(address).is_loopback
         is_private = reach_of(address) is Reach.CLOSED and not is_loopback and not is_own(address)
         if is_private or (is_loopback and _names_loopback(host)):
             self.rules.check_denied(host, port, address)
         else:
             self.rules.check_address(host, port, address)
+
+    def _is_named(self, host: str, port: int) -> bool:
+        """Whether it is the operator's word that a build may go there."""
+        return (host, port) in self.index_hosts or (host in self.hosts and port in DEFAULT_PORTS)
 
 
 @dataclass(frozen=True)
@@ -72,9 +81,11 @@ class BuildWayOut:
     hosts: frozenset[str] = frozenset()
     rules: OperatorRules = field(default_factory=OperatorRules)
 
-    def open(self, index_hosts: frozenset[tuple[str, int]]) -> BuildEgress:
-        """For one build."""
-        return BuildEgress(BuildPolicy(index_hosts, self.hosts, self.rules), self.resolver)
+    def open(
+        self, index_hosts: frozenset[tuple[str, int]], file_hosts: frozenset[tuple[str, int]] = frozenset()
+    ) -> BuildEgress:
+        """For one build; see `BuildPolicy`."""
+        return BuildEgress(BuildPolicy(index_hosts, self.hosts, file_hosts, self.rules), self.resolver)
 
 
 class BuildEgress:

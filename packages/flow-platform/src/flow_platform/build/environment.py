@@ -18,11 +18,13 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Final
 
+from packaging.requirements import Requirement
+
 from flow_platform.build import base, explain, folder, requirements
 from flow_platform.build.cache import UvCaches
 from flow_platform.build.egress import BuildWayOut
 from flow_platform.build.index import Index, configured_index
-from flow_platform.build.uv import CONSTRAINTS, LOCK, PACKAGES, REQUIREMENTS, Uv, UvRun, Way
+from flow_platform.build.uv import CONSTRAINTS, LOCK, PACKAGES, REQUIREMENTS, Uv, UvRun, Way, uv_binary
 from flow_platform.domain import errors
 from flow_platform.domain.component import MAX_DEPENDENCIES
 from flow_platform.sandbox.base import Sandbox
@@ -56,12 +58,10 @@ class Environments:
     ) -> None:
         self._root = cache_dir
         self._max_bytes = max_bytes
-        self._uv = Uv(
-            sandbox,
-            UvCaches(cache_dir / "uv"),
-            configured_index(os.environ) if index is None else index,
-            way_out or BuildWayOut(),
-        )
+        self._sandbox = sandbox
+        self._index = index
+        self._way_out = way_out or BuildWayOut()
+        self._uv: Uv | None = None
         self._folder = folder.Folder(cache_dir / "environments")
         self._building: dict[str, asyncio.Task[Path]] = {}
 
@@ -114,13 +114,23 @@ class Environments:
         await asyncio.gather(*self._building.values(), return_exceptions=True)
         self._folder.close()
 
+    async def _opened_uv(self) -> Uv:
+        """Made for the first build: who has no dependencies needs neither uv nor an index."""
+        if self._uv is None:
+            index = self._index or await asyncio.to_thread(configured_index, os.environ, uv_binary())
+            if self._uv is None:
+                self._uv = Uv(self._sandbox, UvCaches(self._root / "uv"), index, self._way_out)
+        return self._uv
+
     async def _locked(self, work: Path, lines: Sequence[str]) -> tuple[Way, str]:
         known = {**base.base_versions(), **base.own_versions()}
         (work / REQUIREMENTS).write_text("\n".join(lines) + "\n")
         (work / CONSTRAINTS).write_text("".join(f"{name}=={version}\n" for name, version in sorted(known.items())))
+        uv = await self._opened_uv()
+        projects = [Requirement(line).name for line in lines]
         run = UvRun(succeeded=False, output="", denied=())
         for way in Way:
-            run = await self._uv.compile(work, way, sorted(known))
+            run = await uv.compile(work, way, projects, sorted(known))
             if run.succeeded:
                 return way, _read_text(work / LOCK)
             if explain.is_unreachable(run.output):
@@ -146,9 +156,11 @@ class Environments:
         with self._work_folder() as work:
             (work / LOCK).write_text(environment.lock)
             (work / PACKAGES).mkdir()
-            run = await self._uv.install(work, way)
+            uv = await self._opened_uv()
+            pinned = _REQUIREMENT.findall(environment.lock)
+            run = await uv.install(work, way, [one.partition("==")[0] for one in pinned])
             if not run.succeeded:
-                raise explain.failure(run.output, _REQUIREMENT.findall(environment.lock), run.denied)
+                raise explain.failure(run.output, pinned, run.denied)
             built = work / PACKAGES
             if built.is_symlink() or not built.is_dir():
                 raise errors.BuildFailed(f"a package replaced the folder {PACKAGES!r} that it was installed into")

@@ -21,6 +21,7 @@ import uv
 from flow_platform.build.cache import UvCaches
 from flow_platform.build.egress import BuildWayOut
 from flow_platform.build.index import Index
+from flow_platform.build.index_files import FileHosts, HostAndPort
 from flow_platform.domain import errors
 from flow_platform.sandbox.base import PROXY_PORT, Command, Sandbox
 
@@ -66,35 +67,43 @@ class Uv:
         self._caches = caches
         self._index = index
         self._way_out = way_out
+        self._file_hosts = FileHosts(index)
 
-    async def compile(self, work: Path, way: Way, left_out: Sequence[str]) -> UvRun:
-        """Locks `REQUIREMENTS` under `CONSTRAINTS` into `LOCK`, leaving some packages out of it."""
+    async def compile(self, work: Path, way: Way, projects: Sequence[str], left_out: Sequence[str]) -> UvRun:
+        """Locks `REQUIREMENTS` under `CONSTRAINTS` into `LOCK`, leaving some packages out of it.
+
+        Args:
+            projects: Names of what is to be downloaded, as far as they are known.
+        """
         arguments = [
             *("pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--python", INSIDE_PYTHON),
             *("--constraints", f"{INSIDE_WORK}/{CONSTRAINTS}", "--output-file", f"{INSIDE_WORK}/{LOCK}"),
             *(argument for name in left_out for argument in ("--no-emit-package", name)),
             f"{INSIDE_WORK}/{REQUIREMENTS}",
         ]
-        return await self._run(arguments, work, way)
+        return await self._run(arguments, work, way, projects)
 
-    async def install(self, work: Path, way: Way) -> UvRun:
+    async def install(self, work: Path, way: Way, projects: Sequence[str]) -> UvRun:
         """Installs `LOCK` into `PACKAGES`: exactly what it lists, each held against its hashes."""
         arguments = [
             *("pip", "install", "--require-hashes", "--no-deps", "--compile-bytecode", "--python", INSIDE_PYTHON),
             *("--target", f"{INSIDE_WORK}/{PACKAGES}", "--requirements", f"{INSIDE_WORK}/{LOCK}"),
         ]
-        return await self._run(arguments, work, way)
+        return await self._run(arguments, work, way, projects)
 
-    async def _run(self, arguments: Sequence[str], work: Path, way: Way) -> UvRun:
+    async def _run(self, arguments: Sequence[str], work: Path, way: Way, projects: Sequence[str]) -> UvRun:
+        file_hosts = await self._file_hosts.find(projects)
         if way is Way.WHEELS:
             async with self._caches.take() as cache:
-                return await self._run_with(cache, [*arguments, "--no-build"], work)
+                return await self._run_with(cache, [*arguments, "--no-build"], work, file_hosts)
         cache = work / "cache"
         cache.mkdir(exist_ok=True)
-        return await self._run_with(cache, arguments, work)
+        return await self._run_with(cache, arguments, work, file_hosts)
 
-    async def _run_with(self, cache: Path, arguments: Sequence[str], work: Path) -> UvRun:
-        proxy = self._way_out.open(self._index.hosts)
+    async def _run_with(
+        self, cache: Path, arguments: Sequence[str], work: Path, file_hosts: frozenset[HostAndPort]
+    ) -> UvRun:
+        proxy = self._way_out.open(self._index.hosts, file_hosts)
         common = ["--quiet", "--no-progress", "--color", "never", "--no-config", "--no-python-downloads"]
         command = Command(
             argv=[INSIDE_UV, *arguments, *common],
@@ -126,14 +135,14 @@ class Uv:
         }
 
     def _readable(self) -> Mapping[Path, str]:
-        readable = {_uv_binary(): INSIDE_UV}
+        readable = {uv_binary(): INSIDE_UV}
         if self._index.certificates is not None:
             readable[self._index.certificates.resolve()] = INSIDE_CERTIFICATES
         return readable
 
 
 @functools.cache
-def _uv_binary() -> Path:
+def uv_binary() -> Path:
     """The uv of the `uv` wheel, wherever it was installed."""
     try:
         return Path(uv.find_uv_bin()).resolve()
