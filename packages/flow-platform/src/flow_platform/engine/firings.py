@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Entropy
@@ -25,6 +26,9 @@ from flow_platform.store.base import Transaction
 from flow_platform.store.failures import RowConflict
 from flow_platform.store.schedule_table import StoredSchedule
 from flow_sdk.wire.execution import ErrorDocument
+
+POSTPONE: Final = timedelta(minutes=10)
+"""When a schedule that could not be decided is tried again; runs within its catch-up window are made up for then."""
 
 
 @dataclass
@@ -214,7 +218,33 @@ def record_skip(
     return _insert(tx, schedule, firing, fired or Fired())
 
 
-def error_document(error: errors.FlowError) -> ErrorDocument:
+def postpone(tx: Transaction, schedule_id: str, error: ErrorDocument, now: datetime) -> Fired:
+    """Records that a schedule could not even be decided; it is tried again later."""
+    schedule = tx.schedules.acquire(schedule_id)
+    if schedule is None:
+        return Fired()
+    if waiting := tx.schedules.waiting(schedule.id):  # Else it would be asked for again at once.
+        failed = dataclasses.replace(waiting, status=FiringStatus.FAILED, decided_at=now, error=error)
+        tx.schedules.finish_waiting(failed)
+    firing = Firing(
+        schedule_id=schedule.id,
+        number=schedule.firings + 1,
+        cause=Cause.SCHEDULE,
+        scheduled_at=min(schedule.due_at or now, now),
+        decided_at=now,
+        status=FiringStatus.FAILED,
+        error=error,
+    )
+    fired = Fired()
+    schedule = _insert(tx, schedule, firing, fired)
+    tx.schedules.update(dataclasses.replace(schedule, due_at=now + POSTPONE))
+    return fired
+
+
+def error_document(error: Exception) -> ErrorDocument:
+    """What is recorded of it."""
+    if not isinstance(error, errors.FlowError):
+        return ErrorDocument(code=errors.FlowError.code, message=f"the schedule could not be decided: {error!r}")
     message = f"{error.message} (hint: {error.hint})" if error.hint else error.message
     return ErrorDocument(code=error.error_code, message=message, details=error.details, retryable=False)
 

@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Final
 
 from flow_platform.domain import errors
@@ -18,11 +17,12 @@ from flow_platform.domain.execution import Execution
 from flow_platform.engine.cancel import CancelNotices
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.ends import Ends
-from flow_platform.engine.firings import CannotStart, DecideAndFire, Fired
+from flow_platform.engine.firings import CannotStart, DecideAndFire, Fired, error_document, postpone
 from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
-from flow_platform.store.base import Store, Transaction
+from flow_platform.store.base import Store
+from flow_platform.store.failures import RowConflict
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ MAX_BLOCKERS: Final = 1_000  # Executions whose end is listened for; those beyon
 LOOK_AGAIN_SECONDS: Final = 30.0  # The safety net: wake-ups may be lost, and the wall clock be set.
 PAUSE_SECONDS: Final = 0.05  # At least, so that a schedule that another engine holds is not asked for without end.
 RETRY_SECONDS: Final = 1.0
-POSTPONE: Final = timedelta(minutes=1)
 
 
 class Scheduler:
@@ -95,13 +94,13 @@ class Scheduler:
         """
         try:
             return await self._fire(schedule_id)
-        except errors.FlowError:
+        except (errors.StoreUnavailable, RowConflict):
             raise
-        except Exception:
-            # One schedule that cannot be decided, by a fault of ours, must not keep the others from their times.
+        except Exception as error:
+            # A time zone that is not known any more, or a fault of ours: it must not keep the others from their times.
             logger.exception("could not decide a schedule", extra={"schedule_id": schedule_id})
-            await self._store.write(lambda tx: self._postpone(tx, schedule_id))
-            return Fired()
+            document = error_document(error)
+            return await self._store.write(lambda tx: postpone(tx, schedule_id, document, self._clock.now()))
 
     def accepted(self, executions: Iterable[Execution], started: float, granted: list[Grant]) -> None:
         """Hands on what a committed transaction, begun at the instant `started`, accepted and granted."""
@@ -122,11 +121,6 @@ class Scheduler:
             self.accepted(fired.started, started, fired.granted)
         self._notices.send(fired.cancelled)
         return fired
-
-    def _postpone(self, tx: Transaction, schedule_id: str) -> None:
-        schedule = tx.schedules.acquire(schedule_id)
-        if schedule is not None:
-            tx.schedules.update(dataclasses.replace(schedule, due_at=self._clock.now() + POSTPONE))
 
     async def _seconds_to_next(self) -> float:
         next_due_at = await self._store.read(lambda tx: tx.schedules.next_due_at())

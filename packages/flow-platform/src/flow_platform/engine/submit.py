@@ -91,6 +91,8 @@ class Submitter:
             self._stages.accepted(execution.id, started)
             self._claims.deliver(granted)
             self._wakeups.notify_others([WORK])  # The runners that wait here were thought of in the transaction.
+            if execution.available_at is not None:
+                self._wakeups.notify_local([WORK])  # They wait until then at the longest.
         return execution
 
 
