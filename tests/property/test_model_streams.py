@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -22,21 +23,23 @@ def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 @given(
-    st.lists(st.tuples(st.lists(LINE, min_size=1, max_size=3), st.sampled_from(["", "ping", "done"])), max_size=5),
-    st.lists(LINE, max_size=3),
+    st.lists(st.tuples(st.lists(LINE, min_size=1, max_size=3), st.sampled_from(["", "ping", "done"])), max_size=4),
+    st.lists(LINE, max_size=2),
+    st.lists(ENDS, min_size=1, max_size=5),
     st.booleans(),
     st.data(),
 )
 def test_events_are_the_same_however_the_bytes_are_cut(
-    events: list[tuple[list[str], str]], comments: list[str], has_bom: bool, data: st.DataObject
+    events: list[tuple[list[str], str]], comments: list[str], ends: list[str], has_bom: bool, data: st.DataObject
 ) -> None:
     text = "\ufeff" if has_bom else ""
+    next_end = itertools.cycle(ends)
     for lines, name in events:
         rows = [f":{comment}" for comment in comments] + ["retry: 5", "id: 1"]
         rows += [f"event: {name}"] if name else []
         rows += [f"data: {line}" for line in lines]
         for row in [*rows, ""]:
-            end = data.draw(ENDS)
+            end = next(next_end)
             # After a CR, an LF would not end an empty line, but belong to the CR.
             text += row + ("\r\n" if end == "\n" and not row and text.endswith("\r") else end)
     parser = SseParser()

@@ -21,8 +21,8 @@ from flow_platform.gateway.flight import Flight
 from flow_platform.gateway.limits import Limits
 from flow_platform.gateway.listing import Listing
 from flow_platform.gateway.metering import NoBudget, StoredCalls
+from flow_platform.gateway.offline import OfflineModels
 from flow_platform.gateway.ports import Budget, Caller, Keys, Meter
-from flow_platform.gateway.rehearsal import Rehearsal
 from flow_platform.gateway.retries import RetryRule
 from flow_platform.store.base import Store, Transaction
 from flow_platform.store.model_table import ModelAnswer
@@ -88,7 +88,7 @@ class ModelGateway:
         self._clock = clock
         self._budget = budget or NoBudget()
         self._catalogues = Catalogues(platform)
-        self._adapters: dict[str, Adapter] = {"test": Rehearsal()}
+        self._adapters: dict[str, Adapter] = {"test": OfflineModels()}
         self._outbound: Any = None
         self._means = Means(
             clock,

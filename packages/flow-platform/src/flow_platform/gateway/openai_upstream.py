@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 
 from flow_platform.domain import errors
 from flow_platform.gateway.adapter import Json, UpstreamCall, failure_of_status, shown
+from flow_platform.gateway.offline import SCRIPT
 from flow_platform.gateway.outbound import Outbound, json_object
-from flow_platform.gateway.rehearsal import SCRIPT
 
 _OURS: Final = frozenset({"models", "stream", "stream_options", "model"})
 _DONE: Final = "[DONE]"

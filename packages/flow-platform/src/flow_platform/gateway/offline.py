@@ -32,7 +32,7 @@ EMBEDDING: Final = "embedding"
 _WORD: Final = re.compile(r"\S+\s*|\s+")
 
 
-class Rehearsal:
+class OfflineModels:
     """Implements `Adapter`."""
 
     async def stream(self, call: UpstreamCall) -> AsyncGenerator[Json]:
