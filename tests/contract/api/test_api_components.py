@@ -159,7 +159,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("workflows", {"requires_context": True}, "requires_context"),
     ("transforms", {"examples": [{"input": 1}]}, "examples.0.output"),
     ("code-blocks", {"dependancies": ["requests"]}, "dependancies"),
-    ("workflows", {"nodes": [], "edges": []}, "body"),
+    ("workflows", {"nodes": [], "edges": []}, "code"),
 ]
 
 

@@ -214,4 +214,5 @@ def version_document(version: Version, *, full: bool) -> VersionDocument:
         output_schema=version.output_schema,
         code=definition.code if full else None,
         examples=list(definition.examples) if full else None,
+        graph=definition.graph if full else None,
     )

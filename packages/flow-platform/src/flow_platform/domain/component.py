@@ -51,6 +51,8 @@ class Definition:
     secrets: tuple[str, ...] = ()
     examples: tuple[dict[str, Any], ...] = ()
     requires_context: bool = False
+    graph: dict[str, Any] | None = None
+    """The document of a graph workflow, as `graph_document.canonical` gives it; its code is empty then."""
 
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of the content, as `sha256:...`."""
@@ -67,6 +69,8 @@ class Definition:
             "secrets": sorted(self.secrets),
             "examples": list(self.examples),
             "requires_context": self.requires_context,
+            # Only where there is one: the digests of versions that were published before there were graphs stay.
+            **({} if self.graph is None else {"graph": self.graph}),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         # An example may hold a lone surrogate: valid in JSON, refused by a strict encoder.

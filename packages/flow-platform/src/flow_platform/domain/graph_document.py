@@ -105,6 +105,13 @@ def parse_document(document: Any) -> GraphDocument:
         raise problems_error(details, error.error_count()) from error
 
 
+def canonical(document: GraphDocument) -> dict[str, Any]:
+    """The JSON that a version keeps: equal for documents that mean the same. What is left out stays left out, so that
+    fields of later releases change no digest.
+    """
+    return {"type": document.type, **document.model_dump(mode="json", exclude_defaults=True)}
+
+
 def problems_error(details: list[dict[str, Any]], count: int | None = None) -> errors.InvalidInput:
     """One error for all problems of a graph; its message tells the first."""
     more = f" (and {count - 1} more)" if (count := count or len(details)) > 1 else ""

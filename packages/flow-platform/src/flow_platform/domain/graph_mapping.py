@@ -13,6 +13,7 @@ run, or has no output or error, counts as null at any depth; a key that is missi
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ MAX_PATH: Final = 500
 MAX_DEPTH: Final = 20
 MAX_VALUES: Final = 2_000
 """Levels and values of one mapping: it is written by a person; data belongs into the workflow's input."""
+
+MAX_GATHERED_BYTES: Final = 32 << 20
+"""Of JSON that the paths of one mapping read together: as much as the body of a submit may have."""
 
 Segment = str | int
 Source = Literal["inputs", "output", "error"]
@@ -69,9 +73,10 @@ class Template:
             outputs, failures: Of the nodes that have one.
 
         Raises:
-            InvalidInput: `input_mapping_failed`: a key or an index is missing; names the path and what is there.
+            InvalidInput: `input_mapping_failed`: a key or an index is missing; names the path and what is there. Or
+                all that is read is larger than `MAX_GATHERED_BYTES`.
         """
-        return _resolve(self.value, inputs, outputs, failures)
+        return _Resolution(inputs, outputs, failures).of(self.value)
 
 
 def parse_template(value: Any) -> Template:
@@ -153,16 +158,35 @@ def _references(value: Any, field: str) -> Iterator[tuple[str, Reference]]:
             yield from _references(item, f"{field}[{index}]")
 
 
-def _resolve(value: Any, inputs: Any, outputs: Mapping[str, Any], failures: Mapping[str, Any]) -> Any:
-    if isinstance(value, Reference):
-        return _look_up(value, inputs, outputs, failures)
-    if isinstance(value, dict):
-        members: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType] - JSON: keys are strings.
-        return {key: _resolve(item, inputs, outputs, failures) for key, item in members.items()}
-    if isinstance(value, list):
-        items: list[Any] = value  # pyright: ignore[reportUnknownVariableType] - JSON.
-        return [_resolve(item, inputs, outputs, failures) for item in items]
-    return value
+class _Resolution:
+    """One resolving of a mapping; counts what it reads."""
+
+    def __init__(self, inputs: Any, outputs: Mapping[str, Any], failures: Mapping[str, Any]) -> None:
+        self._inputs = inputs
+        self._outputs = outputs
+        self._failures = failures
+        self._gathered = 0
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, Reference):
+            return self._read(value)
+        if isinstance(value, dict):
+            members: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType] - JSON: keys are strings.
+            return {key: self.of(item) for key, item in members.items()}
+        if isinstance(value, list):
+            items: list[Any] = value  # pyright: ignore[reportUnknownVariableType] - JSON.
+            return [self.of(item) for item in items]
+        return value
+
+    def _read(self, reference: Reference) -> Any:
+        value = _look_up(reference, self._inputs, self._outputs, self._failures)
+        self._gathered += len(json.dumps(value))
+        if self._gathered > MAX_GATHERED_BYTES:
+            raise errors.InvalidInput(
+                f"with {reference.text!r} more than {MAX_GATHERED_BYTES} bytes are read: expected at most that many",
+                code="input_mapping_failed",
+            )
+        return value
 
 
 def _look_up(reference: Reference, inputs: Any, outputs: Mapping[str, Any], failures: Mapping[str, Any]) -> Any:

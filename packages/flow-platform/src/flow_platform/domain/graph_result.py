@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from flow_platform.domain import errors
+from flow_platform.domain.graph_mapping import Reference, Template
 from flow_platform.domain.graph_model import Graph
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 
 
+class NodeOutcome(Protocol):
+    """How a node ended: completed with an output, or failed with an error after all its attempts.
+
+    Only `status` is asked for at each step of a run; the others may be read from a record when they are.
+    """
+
+    @property
+    def status(self) -> Literal["completed", "failed"]: ...
+
+    @property
+    def output(self) -> Any: ...
+
+    @property
+    def error(self) -> ErrorDocument | None: ...
+
+    @property
+    def metrics(self) -> MetricsDocument | None: ...
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """How a node ended: completed with an output, or failed with an error after all its attempts."""
+    """A `NodeOutcome` that is known in full."""
 
     status: Literal["completed", "failed"]
     output: Any = None
@@ -43,7 +63,7 @@ class Result:
 def conclude(
     graph: Graph,
     inputs: Any,
-    outcomes: Mapping[str, Outcome],
+    outcomes: Mapping[str, NodeOutcome],
     handled: Iterable[str],
     refused: Mapping[str, ErrorDocument | None],
     outputs: Mapping[str, Any],
@@ -60,15 +80,11 @@ def conclude(
     found = {node: outcome.error or ErrorDocument(code="unknown") for node, outcome in failed.items()}
     open_ends = {node: error for node, error in found.items() if node not in set(handled)}
     open_ends |= {name: error for name, error in refused.items() if error}
-    given: Mapping[str, Any] = {
-        node: outputs[node] for node in graph.nodes if _is_last(graph, node) and node in outputs
-    }
-    if graph.outputs is not None:
-        try:
-            given = graph.outputs.resolve(inputs, outputs, failures)
-        except errors.InvalidInput as error:
-            given = {}
-            open_ends["outputs"] = ErrorDocument(code=error.error_code, message=error.message, retryable=False)
+    given: Mapping[str, Any] = {}
+    try:
+        given = (graph.outputs or _last_outputs(graph, outputs)).resolve(inputs, outputs, failures)
+    except errors.InvalidInput as error:
+        open_ends["outputs"] = ErrorDocument(code=error.error_code, message=error.message, retryable=False)
     return Result(
         is_completed=not open_ends,
         outputs=given,
@@ -78,8 +94,10 @@ def conclude(
     )
 
 
-def _is_last(graph: Graph, node: str) -> bool:
-    return not graph.outgoing[node]
+def _last_outputs(graph: Graph, outputs: Mapping[str, Any]) -> Template:
+    """What the nodes gave that nothing follows."""
+    last = [node for node in graph.nodes if not graph.outgoing[node] and node in outputs]
+    return Template({node: Reference(f"$.nodes.{node}.output", "output", node, ()) for node in last})
 
 
 def _failure(open_ends: Mapping[str, ErrorDocument]) -> ErrorDocument | None:
@@ -98,7 +116,7 @@ def _failure(open_ends: Mapping[str, ErrorDocument]) -> ErrorDocument | None:
     )
 
 
-def _metrics(graph: Graph, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+def _metrics(graph: Graph, outcomes: Mapping[str, NodeOutcome]) -> dict[str, Any]:
     ended = [outcomes[node] for node in graph.nodes if node in outcomes]
     measured = [outcome.metrics for outcome in ended if outcome.metrics]
     counts = {

@@ -12,13 +12,13 @@ edge whose condition reads `errors` leads on. A run completed when each failure 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flow_platform.domain import errors
 from flow_platform.domain.graph_model import Edge, Graph
-from flow_platform.domain.graph_result import Outcome, Result, conclude
+from flow_platform.domain.graph_result import NodeOutcome, Outcome, Result, conclude
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 
 EdgeKey = tuple[str, str]
@@ -43,14 +43,14 @@ class RunState:
     """
 
     inputs: Any
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])
+    outcomes: Mapping[str, NodeOutcome] = field(default_factory=dict[str, NodeOutcome])
     started: frozenset[str] = frozenset()
     edges: Mapping[EdgeKey, EdgeDecision] = field(default_factory=dict[EdgeKey, EdgeDecision])
 
     def with_started(self, *nodes: str) -> RunState:
         return dataclasses.replace(self, started=self.started.union(nodes))
 
-    def with_outcome(self, node: str, outcome: Outcome) -> RunState:
+    def with_outcome(self, node: str, outcome: NodeOutcome) -> RunState:
         """The state after a node ended. The first outcome of a node stays; a later one changes nothing."""
         if node in self.outcomes:
             return self
@@ -96,8 +96,8 @@ class _Walk:
         self._outcomes = dict(state.outcomes)
         self._edges = dict(state.edges)
         self._skipped: set[str] = set()
-        self._outputs: dict[str, Any] = {}
-        self._failures: dict[str, Any] = {}
+        self._outputs = _Outputs()
+        self._failures = _Failures()
 
     def run(self) -> Advance:
         start: list[Start] = []
@@ -162,8 +162,9 @@ class _Walk:
         read = condition.reads.nodes()
         if not all(self._is_settled(node) for node in (visible if read is None else read)):
             return
-        outputs = {node: output for node, output in self._outputs.items() if node in visible}
-        failures = {node: failure for node, failure in self._failures.items() if node in visible}
+        shown = visible if read is None else visible & read
+        outputs = {node: self._outputs[node] for node in shown if node in self._outputs}
+        failures = {node: self._failures[node] for node in shown if node in self._failures}
         try:
             self._edges[edge.key] = EdgeDecision(condition.evaluate(self._state.inputs, outputs, failures))
         except errors.InvalidInput as error:
@@ -174,11 +175,7 @@ class _Walk:
         outcome = self._outcomes.get(node)
         if outcome is None:
             return
-        if outcome.status == "completed":
-            self._outputs[node] = outcome.output
-        else:
-            error = outcome.error or ErrorDocument(code="unknown")
-            self._failures[node] = {"code": error.code, "type": error.type, "message": error.message}
+        (self._outputs if outcome.status == "completed" else self._failures).known[node] = outcome
 
     def _is_settled(self, node: str) -> bool:
         return node in self._outcomes or node in self._skipped
@@ -189,6 +186,33 @@ class _Walk:
         return conclude(
             self._graph, self._state.inputs, self._outcomes, handled, refused, self._outputs, self._failures
         )
+
+
+class _Lookup(Mapping[str, Any]):
+    """What nodes gave, read only when something asks for it: most steps of a run need none of it."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, NodeOutcome] = {}
+
+    def __contains__(self, node: object) -> bool:
+        return node in self.known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+
+class _Outputs(_Lookup):
+    def __getitem__(self, node: str) -> Any:
+        return self.known[node].output
+
+
+class _Failures(_Lookup):
+    def __getitem__(self, node: str) -> Any:
+        error = self.known[node].error or ErrorDocument(code="unknown")
+        return {"code": error.code, "type": error.type, "message": error.message}
 
 
 def _error(error: errors.FlowError) -> ErrorDocument:

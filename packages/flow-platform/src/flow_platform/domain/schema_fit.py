@@ -110,6 +110,26 @@ def value_misfit(value: Any, target: Located) -> str | None:
     return None
 
 
+def data_misfit(value: Any, target: Located, depth: int = 0) -> str | None:
+    """Why data, looked at in all its parts, can never be valid for the target; says where."""
+    target = _followed(target)
+    problem = value_misfit(value, target)
+    if problem or depth > MAX_DEPTH or target.schema is None:
+        return problem
+    if isinstance(value, dict):
+        members: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType] - JSON: keys are strings.
+        parts = [(name, members[name], schema) for name, schema in _properties(target).items() if name in members]
+        problem = members_misfit(set(members), target)
+    else:
+        items: list[Any] = value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType] - JSON.
+        parts = [(f"[{index}]", item, target.schema.get("items")) for index, item in enumerate(items)]
+    for name, part, schema in parts if problem is None else ():
+        problem = data_misfit(part, target.at(schema), depth + 1)
+        if problem:
+            return f"{name}: {problem}"
+    return problem
+
+
 def members_misfit(names: set[str], target: Located) -> str | None:
     """Why an object with exactly these members can never be valid for the target."""
     target = _followed(target)

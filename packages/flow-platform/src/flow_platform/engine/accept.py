@@ -2,65 +2,59 @@
 
 A submit, a schedule, a node of a graph, a manual retry and the validation of a deployment all come here, inside the
 transaction of theirs, once it is clear which component is meant, in which ring and below which parent.
+
+A graph workflow begins here, too: its first nodes are accepted in the same transaction. Where that is a graph again,
+this goes on, as far as there is `Room`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from flow_platform.domain import errors
+from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Entropy, new_id
 from flow_platform.domain.component import Component, Version
-from flow_platform.domain.execution import Execution, RetryPolicy
-from flow_platform.domain.release import Deployment, Ring
+from flow_platform.domain.execution import Execution
+from flow_platform.domain.graph import Node
+from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.engine import repetition
+from flow_platform.engine.graph_steps import CannotGoOn, take_step
 from flow_platform.engine.releases import resolve_deployment
-from flow_platform.store.base import Payload, Transaction
+from flow_platform.engine.submission import Submission, payload_of
+from flow_platform.store.base import Transaction
+from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.status import Kind
+
+__all__ = ["MAX_DEPTH", "MAX_TIMEOUT_SECONDS", "NodeStarter", "Room", "Submission", "accept", "payload_of"]
 
 MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600.0
 DEFAULT_TIMEOUT_SECONDS: Final = {Kind.TRANSFORM: 30.0}
 FALLBACK_TIMEOUT_SECONDS: Final = 300.0  # The contract's default.
+MAX_DEPTH: Final = 32  # Executions below executions; deeper is recursion that has lost its way.
+MAX_BEGUN_AT_ONCE: Final = 1_000  # Nodes that one transaction starts; graphs of graphs multiply.
+REFUSALS: Final = frozenset({"not_deployed", "depth_limit", "tree_limit"})
+"""Why a node may not run, though all that it needs is there: it fails, and its graph goes on."""
+
+USABLE: Final = frozenset({DeploymentState.ACTIVE, DeploymentState.SUPERSEDED})
+MAX_TREE: Final = 10_000  # Executions below one root, from where on graphs start no workflows.
+HISTORY: Final = 100  # Deployments of a component in a ring, newest first, among which a named version is looked for.
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What a client asks for.
+@dataclass
+class Room:
+    """The nodes that a transaction started. A graph among them that finds it full is begun by the sweeper."""
 
-    Attributes:
-        component: Id or slug.
-        ring_id: None: the caller's (execution token, or `caller_deployment_id`), else the ring of lowest order.
-        timeout_seconds: None: the component's own, else the kind's default. Counted from `start_at`, if that is given.
-        start_at: Not started before; None: at once.
-        concurrency_key: What the limit per key of the component's policy is counted by, e.g. a customer's id.
-        priority: Higher first, within the workspace.
-        deployment_id: Runs on this deployment instead of the active one; only the engine says so.
-        retry: Instead of the component's own policy; only the engine says so (a node of a graph).
-        retry_of_id: The execution that this one repeats, see `repetition`; only the engine says so.
-    """
+    made: list[Execution] = field(default_factory=list[Execution])
+    before: int | None = None
+    """How many executions were below the root before these; None until somebody asks."""
 
-    kind: Kind
-    component: str
-    input_data: Any
-    config: dict[str, Any] = field(default_factory=dict[str, Any])
-    lifecycle_event: str = "workflow"
-    ring_id: str | None = None
-    caller_deployment_id: str | None = None
-    timeout_seconds: float | None = None
-    auto_deploy: bool = True
-    scope: str = "workspace"
-    session_id: str | None = None
-    messages: list[Any] = field(default_factory=list[Any])
-    state: dict[str, Any] = field(default_factory=dict[str, Any])
-    parent_billing_transaction_id: str | None = None
-    start_at: datetime | None = None
-    concurrency_key: str | None = None
-    priority: int = 0
-    deployment_id: str | None = None
-    retry: RetryPolicy | None = None
-    retry_of_id: str | None = None
+    @property
+    def is_full(self) -> bool:
+        return len(self.made) >= MAX_BEGUN_AT_ONCE
 
 
 def accept(
@@ -72,28 +66,148 @@ def accept(
     *,
     now: datetime,
     entropy: Entropy,
+    room: Room | None = None,
 ) -> Execution:
     """Writes the execution, queued, with its input; the parent has one more unfinished child.
 
+    A graph workflow is never queued: it waits, or has ended already when nothing in it could run. One that repeats
+    another has the calls of that one.
+
     Raises:
         Conflict: `not_deployed`; `already_retried`.
-        NotFound: The deployment that it is pinned to is unknown.
+        NotFound: The deployment that it is pinned to is unknown, or the component of a graph's node.
     """
     execution_id = new_id(now, entropy)
     deployment, version = _deployment(tx, submission, component, ring, execution_id, now, entropy)
-    execution = _execution(submission, parent, component, deployment, version, execution_id, now, entropy)
+    execution = _execution(submission, parent, component, version, deployment, ring, execution_id, now, entropy)
+    room = room or Room()
+    is_graph = version.definition.graph is not None
+    if is_graph:
+        execution = _waiting(execution, room, now)
     payload = payload_of(submission)
     tx.executions.insert(execution, payload)
     repetition.begin(tx, execution, payload)
     if parent:
         tx.executions.adopt_child(parent.id)
+    if is_graph and execution.available_at is None:
+        return take_step(tx, execution, now, NodeStarter(tx, now, entropy, room))
     return execution
 
 
-def payload_of(submission: Submission) -> Payload:
-    return Payload(
-        submission.input_data, submission.config, submission.session_id, submission.messages, submission.state
-    )
+def _waiting(execution: Execution, room: Room, now: datetime) -> Execution:
+    """A graph before its first step, which is now, at its start, or when the sweeper looks next."""
+    begins_at = execution.available_at or (now if room.is_full else None)
+    waiting = domain.apply(execution, domain.Suspended(now, begins_at))
+    return dataclasses.replace(waiting, started_at=None) if begins_at else waiting
+
+
+class NodeStarter:
+    """Starts the nodes of graphs, as executions below them, as far as that is possible.
+
+    Args:
+        room: What was started is found in it, nodes of graphs that are nodes included.
+    """
+
+    def __init__(self, tx: Transaction, now: datetime, entropy: Entropy, room: Room) -> None:
+        self._tx = tx
+        self._now = now
+        self._entropy = entropy
+        self._room = room
+
+    def __call__(self, graph: Execution, node: Node, input_data: Any, repeats: str | None) -> Execution:
+        """The execution of the node; failed at once when it may not run or has nothing that it could run on.
+
+        Raises:
+            CannotGoOn: There is no such component or ring any more.
+        """
+        ref = node.component_ref
+        submission = Submission(
+            kind=ref.kind,
+            component=ref.slug,
+            input_data=input_data,
+            lifecycle_event=graph.lifecycle_event,
+            timeout_seconds=node.timeout_seconds,
+            retry=node.retry,
+            retry_of_id=repeats,
+        )
+        component = self._tx.catalog.find_component(graph.org_id, graph.workspace_id, ref.kind, ref.slug)
+        ring = self._tx.catalog.find_ring(graph.org_id, graph.workspace_id, graph.ring_id or "")
+        if component is None or component.slug != ref.slug or ring is None:
+            what = "its component" if ring else "the ring"
+            raise CannotGoOn(f"node {node.id!r} ({ref}) cannot run: {what} is not there any more")
+        try:
+            self._check_size(graph, component)
+            if ref.version is not None:
+                pinned = self._deployment_of(component, ring, ref.version)
+                submission = dataclasses.replace(submission, deployment_id=pinned.id)
+            made = self._accept(submission, component, ring, graph)
+        except errors.FlowError as error:
+            if error.error_code not in REFUSALS:
+                raise
+            made = self._refused(submission, component, ring, graph, ref.version, error)
+        self._room.made.append(made)
+        return made
+
+    def _accept(self, submission: Submission, component: Component, ring: Ring, graph: Execution) -> Execution:
+        return accept(
+            self._tx, submission, component, ring, graph, now=self._now, entropy=self._entropy, room=self._room
+        )
+
+    def _check_size(self, graph: Execution, component: Component) -> None:
+        """Graphs of graphs multiply, and hold no slots that would bound them."""
+        if graph.depth + 1 > MAX_DEPTH:
+            raise errors.InvalidInput(
+                f"execution {graph.id!r} is at depth {graph.depth}: expected at most {MAX_DEPTH} levels",
+                code="depth_limit",
+            )
+        if component.kind is not Kind.WORKFLOW:
+            return
+        made = len(self._room.made)
+        if self._room.before is None:
+            self._room.before = self._tx.executions.count_descendants(graph.root_id, MAX_TREE) - made
+        if self._room.before + made >= MAX_TREE:
+            raise errors.InvalidInput(
+                f"{MAX_TREE} executions are below {graph.root_id!r}: expected fewer before a graph starts a workflow",
+                code="tree_limit",
+            )
+
+    def _deployment_of(self, component: Component, ring: Ring, number: int) -> Deployment:
+        """The newest deployment of a version that was active in the ring and was not taken back.
+
+        Raises:
+            Conflict: `not_deployed`.
+        """
+        page = self._tx.catalog.list_deployments(
+            component.org_id, component.workspace_id, component.id, ring.id, None, HISTORY
+        )
+        for deployment in page.items:
+            if deployment.version == number and deployment.state in USABLE:
+                return deployment
+        raise errors.Conflict(
+            f"version {number} of {component.kind.value} {component.slug!r} is not deployed in ring {ring.name!r}",
+            code="not_deployed",
+            hint="deploy that version there once",
+        )
+
+    def _refused(
+        self,
+        submission: Submission,
+        component: Component,
+        ring: Ring,
+        graph: Execution,
+        number: int | None,
+        error: errors.FlowError,
+    ) -> Execution:
+        """A record of what could not be started, so that the graph finds it failed whenever it looks."""
+        version = self._tx.catalog.find_version(component.id, number)
+        if version is None:
+            raise CannotGoOn(error.message)
+        new = new_id(self._now, self._entropy)
+        queued = _execution(submission, graph, component, version, None, ring, new, self._now, self._entropy)
+        document = ErrorDocument(code=error.error_code, message=error.message, retryable=False)
+        failed = domain.apply(queued, domain.ExecutionFailed(self._now, document))
+        self._tx.executions.insert(failed, payload_of(submission))
+        return failed
 
 
 def _deployment(
@@ -125,8 +239,9 @@ def _execution(
     submission: Submission,
     parent: Execution | None,
     component: Component,
-    deployment: Deployment,
     version: Version,
+    deployment: Deployment | None,
+    ring: Ring,
     execution_id: str,
     now: datetime,
     entropy: Entropy,
@@ -147,8 +262,8 @@ def _execution(
         component_name=component.name,
         version_id=version.id,
         version=version.number,
-        deployment_id=deployment.id,
-        ring_id=deployment.ring_id,
+        deployment_id=deployment.id if deployment else None,
+        ring_id=deployment.ring_id if deployment else ring.id,
         root_id=parent.root_id if parent else execution_id,
         parent_id=parent.id if parent else None,
         depth=parent.depth + 1 if parent else 0,

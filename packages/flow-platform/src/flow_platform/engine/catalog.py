@@ -1,8 +1,9 @@
 """Components and their versions: publishing them, and finding them again.
 
 A version is what its definition's digest says. Publishing content that the component has already gives that version,
-without another build. Everything else is built and inspected by a runner first, outside of any transaction, and then
-written at once: the component, its new version, and its deployments in the rings that deploy by themselves.
+without another build. Everything else is built and inspected by a runner first (a graph: only checked), outside of any
+transaction, and then written at once: the component, its new version, and its deployments in the rings that deploy by
+themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Definition, Version
 from flow_platform.domain.principal import Action, Principal
+from flow_platform.engine.publish_graph import check_graph
 from flow_platform.engine.publish_request import MAX_DESCRIPTION, PublishRequest, definition_of
 from flow_platform.engine.releases import check_workspace, require_not_execution
 from flow_platform.engine.rollout_steps import RolloutSteps
@@ -73,7 +75,7 @@ class Catalog:
         Name, description and tags belong to the component: they change without a new version.
 
         Raises:
-            InvalidInput: A field does not go with the kind.
+            InvalidInput: A field does not go with the kind, or a graph is not valid; details name node or edge.
             BuildFailed: The source, a dependency or an example was refused; details name the line or the requirement.
             BusUnavailable, SandboxUnavailable: Nothing could be built now; the same request can succeed later.
         """
@@ -86,16 +88,23 @@ class Catalog:
         known = await self._rollouts.change(principal.subject, publication.reuse)
         if known is not None:
             return known
-        reply = await self._build(_build_request(request, definition))
-        if reply.error is not None:
-            failure = errors.SandboxUnavailable if reply.error.code in TEMPORARY else errors.BuildFailed
-            raise failure(reply.error.message, code=reply.error.code, details=reply.error.details)
+        if definition.graph is None:
+            reply = await self._built(request, definition)
+        else:
+            reply = await check_graph(self._store, org_id, workspace_id, definition.graph)
         published = await self._rollouts.change(principal.subject, lambda steps: publication.add(steps, reply))
         logger.info(
             "published a version",
             extra={"component_id": published.component.id, "version": published.version.number},
         )
         return published
+
+    async def _built(self, request: PublishRequest, definition: Definition) -> BuildReply:
+        reply = await self._build(_build_request(request, definition))
+        if reply.error is not None:
+            failure = errors.SandboxUnavailable if reply.error.code in TEMPORARY else errors.BuildFailed
+            raise failure(reply.error.message, code=reply.error.code, details=reply.error.details)
+        return reply
 
     async def get(
         self, principal: Principal, org_id: str, workspace_id: str, kind: Kind, id_or_slug: str

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from flow_platform.domain.checkpoint import Checkpoint
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.replay import RETURNED
+from flow_platform.engine.graph_steps import GraphView
 from flow_platform.store.base import Attempt, Result
 from flow_sdk.wire.durable import SUSPENDED, CheckpointKind
 from flow_sdk.wire.execution import (
@@ -20,6 +22,8 @@ from flow_sdk.wire.execution import (
 )
 from flow_sdk.wire.status import Kind, Status
 
+SHOWN_NODES: Final = 10  # Names in one message.
+
 
 def document_of(
     execution: Execution,
@@ -29,6 +33,7 @@ def document_of(
     attempts: Sequence[Attempt] = (),
     runners_alive: int | None = None,
     checkpoints: Sequence[Checkpoint] = (),
+    graph: GraphView | None = None,
 ) -> StatusDocument:
     """Builds the document.
 
@@ -36,6 +41,7 @@ def document_of(
         result: None for lists, which carry no payloads.
         runners_alive: None when not known; only used to say why an execution is still queued.
         checkpoints: That are open, of one that waits; only used to say what for.
+        graph: Of a graph workflow, where that is known.
     """
     result = result or Result()
     is_workflow = execution.kind is Kind.WORKFLOW
@@ -70,10 +76,10 @@ def document_of(
         state=result.state,
         session_id=execution.session_id,
         error=execution.error if execution.status is not Status.COMPLETED else None,
-        errors=errors_of(attempts),
+        errors=list(graph.errors) if graph else errors_of(attempts),
         metrics=_metrics(execution),
         billing=_billing(execution),
-        waiting_on=waiting_on(execution, now, runners_alive, checkpoints),
+        waiting_on=waiting_on(execution, now, runners_alive, checkpoints, graph),
     )
 
 
@@ -87,7 +93,11 @@ def errors_of(attempts: Sequence[Attempt]) -> list[ErrorDocument]:
 
 
 def waiting_on(
-    execution: Execution, now: datetime, runners_alive: int | None = None, checkpoints: Sequence[Checkpoint] = ()
+    execution: Execution,
+    now: datetime,
+    runners_alive: int | None = None,
+    checkpoints: Sequence[Checkpoint] = (),
+    graph: GraphView | None = None,
 ) -> WaitingOn | None:
     """What a non-terminal execution waits for, and until when at the latest. None for terminal ones."""
     match execution.status:
@@ -120,6 +130,8 @@ def waiting_on(
             )
         case Status.CANCELLING:
             return WaitingOn(reason="cancel", until=execution.lease_expires_at, message="Its container is being ended")
+        case Status.WAITING if execution.is_graph:
+            return _graph_waits(execution, graph)
         case Status.WAITING:
             return _waiting(execution, now, checkpoints)
         case _:
@@ -145,6 +157,17 @@ def _waiting(execution: Execution, now: datetime, checkpoints: Sequence[Checkpoi
             )
         case _:
             return WaitingOn(reason="event", until=until, message=f"Waits for event {first.name!r}")
+
+
+def _graph_waits(execution: Execution, graph: GraphView | None) -> WaitingOn:
+    if execution.available_at is not None:
+        return WaitingOn(reason="start", until=execution.available_at, message="Begins at the time shown")
+    message = f"Waits for {execution.live_children} of its nodes"
+    if graph and graph.running:
+        shown = ", ".join(repr(node) for node in graph.running[:SHOWN_NODES])
+        more = f" and {len(graph.running) - SHOWN_NODES} more" if len(graph.running) > SHOWN_NODES else ""
+        message = f"Waits for the node{'s' if len(graph.running) > 1 else ''} {shown}{more}"
+    return WaitingOn(reason="children", until=execution.deadline_at, message=message)
 
 
 def _metrics(execution: Execution) -> MetricsDocument:

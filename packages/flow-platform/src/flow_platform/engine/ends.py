@@ -55,7 +55,14 @@ class Ends:
         return changes
 
     def wake(self, tx: Transaction, waiting: Execution, now: datetime) -> Changes:
-        """Queues a workflow that waits, because what it waits for may be there; any other is left as it is."""
+        """Queues a workflow that waits, because what it waits for may be there; begins a graph whose start has come.
+
+        Any other is left as it is.
+        """
+        if waiting.is_graph and waiting.available_at is not None and waiting.available_at <= now:
+            changes = Changes()
+            self._go_on(tx, waiting, now, changes)
+            return changes
         if waiting.status is not Status.WAITING or waiting.is_graph:
             return Changes()
         resumed = domain.apply(waiting, domain.Resumed(now))

@@ -17,6 +17,7 @@ from flow_platform.engine import reports
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
 from flow_platform.engine.documents import document_of
 from flow_platform.engine.ends import Ends
+from flow_platform.engine.graph_steps import view_of
 from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
@@ -214,6 +215,7 @@ class Executions:
             attempts=tx.executions.attempts(execution.id) if execution.failures or execution.losses else (),
             runners_alive=_runners_alive(tx, [execution], now),
             checkpoints=tx.checkpoints.all_open(execution.id, SHOWN_CHECKPOINTS) if is_waiting else (),
+            graph=view_of(tx, execution),
         )
 
     def find(

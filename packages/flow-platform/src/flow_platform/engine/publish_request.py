@@ -17,6 +17,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.component import MAX_CODE_BYTES, MAX_DEPENDENCIES, Definition, check_slug
 from flow_platform.domain.destination import parse_destination
 from flow_platform.domain.execution import RetryPolicy
+from flow_platform.engine.publish_graph import graph_definition
 from flow_sdk.wire.runner import Limits
 from flow_sdk.wire.status import Kind
 
@@ -156,10 +157,13 @@ class Example(_Closed):
 
 
 class PublishRequest(_Closed):
-    """One version of a code block, a transform or a workflow of code."""
+    """One version of a code block, a transform or a workflow: `code`, or the `nodes` and `edges` of a graph.
+
+    What a graph may hold is `domain/graph_document.py`'s business: its errors name nodes and edges.
+    """
 
     slug: str = Field(max_length=63)
-    code: Annotated[str, AfterValidator(_code)]
+    code: Annotated[str, AfterValidator(_code)] | None = None
     entry_point: Annotated[str, Field(max_length=200), AfterValidator(_entry_point)] = DEFAULT_ENTRY_POINT
     name: Annotated[_Text | None, Field(max_length=MAX_NAME)] = None
     description: Annotated[_Text | None, Field(max_length=MAX_DESCRIPTION)] = None
@@ -182,13 +186,16 @@ class PublishRequest(_Closed):
     examples: Annotated[tuple[Example, ...], _Texts] = Field((), max_length=MAX_EXAMPLES, strict=False)
     requires_context: bool = False
     smoke_input: Any = None
+    type: Any = Field(None, description="Of a graph: graph (default), sequential, parallel or single.")
+    nodes: Any = Field(None, description="Of a graph: `{id, component_ref, input?, join?, retry?, timeout_seconds?}`.")
+    edges: Any = Field(None, description="Of a graph: `{source, target, condition?}`.")
+    outputs: Any = Field(None, description="Of a graph: the mapping that makes its result.")
+    input_schema: Any = Field(None, description="Of a graph: the JSON Schema of its input.")
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, value: Any) -> Any:
         """A field that is null is a field that is not given; only a smoke input is removed by it."""
-        if isinstance(value, dict) and ("nodes" in value or "edges" in value):
-            raise ValueError("graph workflows are not supported: expected 'code'")
         if isinstance(value, dict):
             return {name: item for name, item in value.items() if item is not None or name == "smoke_input"}  # pyright: ignore[reportUnknownVariableType] - JSON.
         return value
@@ -208,6 +215,12 @@ def definition_of(kind: Kind, request: PublishRequest) -> Definition:
         raise errors.InvalidInput(
             f"{name} is not valid: expected {expected}", details=[{"field": name, "message": f"expected {expected}"}]
         )
+    graph = graph_definition(kind, request)
+    if graph is not None:
+        return graph
+    if request.code is None:
+        required = "is required" if kind is not Kind.WORKFLOW else "is required, or the nodes of a graph"
+        raise errors.InvalidInput(f"code: {required}", details=[{"field": "code", "message": required}])
     return Definition(
         kind=kind,
         code=request.code,

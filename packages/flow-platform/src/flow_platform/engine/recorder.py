@@ -142,9 +142,10 @@ class Recorder:
         after = domain.apply(before, event)
         if after.status.is_terminal:
             after = dataclasses.replace(after, metrics=metrics)  # However it ended: it was measured all the same.
-        changes = self._ends.change(tx, before, after, now)
         if after.status is Status.COMPLETED:
+            # Before the change is told: a graph that waits for it reads the output.
             tx.executions.save_result(after.id, Result(report.output, report.usage, report.messages, report.state))
+        changes = self._ends.change(tx, before, after, now)
         tx.executions.record_attempt(_attempt(before, report, now, metrics))
         if after.status in (Status.COMPLETED, Status.FAILED) and after.attempt > 1:
             tell_mismatch(tx, after, now)

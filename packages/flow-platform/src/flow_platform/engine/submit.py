@@ -17,7 +17,7 @@ from flow_platform.domain.clock import Clock, Entropy, system_entropy
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.release import Ring
-from flow_platform.engine.accept import MAX_TIMEOUT_SECONDS, Submission, accept, payload_of
+from flow_platform.engine.accept import MAX_DEPTH, MAX_TIMEOUT_SECONDS, Submission, accept, payload_of
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.replay import ChildReplay
@@ -26,7 +26,6 @@ from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import IdempotencyRecord, Store, Transaction
 from flow_sdk.wire.status import Status
 
-MAX_DEPTH: Final = 32  # Executions below executions; deeper is recursion that has lost its way.
 MAX_LIVE_CHILDREN: Final = 10_000  # Of one execution at the same time; each is a row and a container.
 MAX_KEY_LENGTH: Final = 255
 
@@ -129,7 +128,8 @@ class _Submit:
         if replay:
             replay.remember(execution)
         self._save_key(tx, execution)
-        return execution, True
+        # As it is answered with the key again. A graph has taken its first step by now, and may have ended.
+        return dataclasses.replace(execution, status=Status.QUEUED), True
 
     def _save_key(self, tx: Transaction, execution: Execution) -> None:
         if self.idempotency:

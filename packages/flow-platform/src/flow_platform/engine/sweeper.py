@@ -98,6 +98,8 @@ class Sweeper:
                 swept.changed += self._ends.change(tx, execution, after, now).executions
             elif execution.status is Status.RUNNING:
                 swept.changed += lose(tx, self._ends, execution, now).executions
+            if len(swept.changed) >= BATCH:
+                break  # A graph that begins starts many; the rest is for the next transaction.
         return swept
 
     def _time_out(self, tx: Transaction, execution: Execution, swept: _Swept) -> None:

@@ -186,6 +186,10 @@ class ExecutionTable(Protocol):
         """The root and all its descendants, oldest first."""
         ...
 
+    def count_descendants(self, root_id: str, limit: int) -> int:
+        """How many executions are below the root; counts up to `limit`."""
+        ...
+
     def is_descendant(self, execution_id: str, ancestor_id: str) -> bool:
         """Whether the ancestor is its parent, its parent's parent, and so on. No execution is its own descendant."""
         ...
@@ -260,6 +264,10 @@ class ExecutionTable(Protocol):
 
     def attempt_error(self, execution_id: str, number: int) -> str | None:
         """The code of the error that an attempt ended with; None for none, or no such attempt."""
+        ...
+
+    def calls_with_status(self, parent_id: str) -> Sequence[tuple[Call, Status]]:
+        """All calls of executions that the parent made or inherited, in their order, with what became of them."""
         ...
 
     def inherit_calls(self, parent_id: str, from_id: str, *, checkpoints: bool = True) -> None:

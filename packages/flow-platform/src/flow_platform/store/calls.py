@@ -10,7 +10,8 @@ from sqlalchemy import bindparam
 from flow_platform.domain.replay import Call
 from flow_platform.store.connection import Connection
 from flow_platform.store.query import Query
-from flow_platform.store.tables import Word, calls
+from flow_platform.store.tables import Word, calls, executions
+from flow_sdk.wire.status import Status
 
 _c = calls.c
 _COLUMNS = (
@@ -95,6 +96,15 @@ _INHERIT = _inherit()
 _INHERIT_CHILDREN = _inherit(_c.execution_id.is_not(None))
 
 
+_WITH_STATUS = Query(
+    "calls with status",
+    sa.select(*_COLUMNS, executions.c.status)
+    .join(executions, executions.c.id == _c.execution_id)
+    .where(_c.parent_id == bindparam("parent_id"))
+    .order_by(_c.ordinal),
+)
+
+
 class Calls:
     _connection: Connection
 
@@ -136,6 +146,10 @@ class Calls:
 
     def was_called(self, parent_id: str, execution_id: str) -> bool:
         return self._connection.row(_WAS_CALLED, {"parent_id": parent_id, "execution_id": execution_id}) is not None
+
+    def calls_with_status(self, parent_id: str) -> list[tuple[Call, Status]]:
+        rows = self._connection.rows(_WITH_STATUS, {"parent_id": parent_id})
+        return [(_call(row[:-1]), Status(row[-1])) for row in rows]
 
     def joined(self, parent_id: str, execution_id: str) -> bool:
         return self._connection.row(_JOINED, {"parent_id": parent_id, "execution_id": execution_id}) is not None

@@ -64,6 +64,15 @@ _LIVE_CHILDREN = Query(
     .order_by(_e.created_at, _e.id),
 )
 _ROOT = Query("root", sa.select(*COLUMNS).where(_e.id == bindparam("id")))
+_COUNT_DESCENDANTS = Query(
+    "count descendants",
+    sa.select(sa.func.count()).select_from(
+        sa.select(_e.id)
+        .where(_e.root_id == bindparam("root_id"), _e.parent_id.is_not(None))
+        .limit(bindparam("limit"))
+        .subquery()
+    ),
+)
 _DESCENDANTS = Query(
     "descendants of a root",
     sa.select(*COLUMNS)
@@ -105,6 +114,10 @@ class ExecutionLists:
             *self._connection.rows(_DESCENDANTS, {"root_id": root_id, "limit": limit}),
         ]
         return [from_row(row) for row in rows[:limit]]
+
+    def count_descendants(self, root_id: str, limit: int) -> int:
+        row = self._connection.row(_COUNT_DESCENDANTS, {"root_id": root_id, "limit": limit})
+        return row[0] if row else 0
 
     def is_descendant(self, execution_id: str, ancestor_id: str) -> bool:
         # Step by step: nearly always one or two; each is a read by primary key. Depth is bounded where executions

@@ -46,7 +46,10 @@ class ErrorDocument(Document):
 
 
 class MetricsDocument(Document):
-    """None until known. `queue_ms`: until claimed; `start_ms`: until user code; `run_ms`: of user code."""
+    """None until known. `queue_ms`: until claimed; `start_ms`: until user code; `run_ms`: of user code.
+
+    Of a graph workflow: the sums over its nodes, the largest `max_rss_bytes`; `nodes` counts what became of them.
+    """
 
     queue_ms: float | None = None
     start_ms: float | None = None
@@ -54,6 +57,7 @@ class MetricsDocument(Document):
     cpu_ms: float | None = None
     max_rss_bytes: int | None = None
     stages: dict[str, float] = Field(default_factory=dict[str, float])
+    nodes: dict[str, int] | None = None
 
 
 class BillingDocument(Document):

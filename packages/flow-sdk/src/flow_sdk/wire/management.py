@@ -34,7 +34,7 @@ class RetryDocument(Document):
 
 
 class VersionDocument(Document):
-    """An immutable version. `code` and `examples` are absent in lists."""
+    """An immutable version. `code`, `examples` and `graph` are absent in lists; of a graph, code is empty."""
 
     component_id: str
     version: int
@@ -53,6 +53,7 @@ class VersionDocument(Document):
     output_schema: dict[str, Any]
     code: str | None = None
     examples: list[dict[str, Any]] | None = None
+    graph: dict[str, Any] | None = None
 
 
 class ComponentDocument(Document):
