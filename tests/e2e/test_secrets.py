@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.support.flow_program import Platform, running
+from tests.support.flow_program import Platform, flow, running
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +92,26 @@ def test_a_ring_has_a_value_of_its_own(platform: Platform) -> None:
     assert [(each["name"], each["ring_id"], each["version"]) for each in listed if each["name"] == "E2E_PLACE"] == [
         ("E2E_PLACE", None, 1)
     ]
+
+
+def test_a_command_that_lacks_or_has_a_name_too_much_says_so(platform: Platform) -> None:
+    for arguments in (("set",), ("delete",), ("list", "E2E_PLACE"), ("rotate", "E2E_PLACE")):
+        done = platform.flow("secret", *arguments, stdin="a long value")
+        assert done.returncode == 1
+        assert "name" in done.stderr
+    refused = platform.flow("secret", "set", "E2E_PLACE", stdin="tiny")
+    assert refused.returncode == 1
+    assert "at least 6 characters" in refused.stderr
+    assert "tiny" not in refused.stderr
+
+
+def test_an_api_key_made_on_the_command_line_is_a_credential(platform: Platform) -> None:
+    key = platform.flow("token", "--api-key", "ci", "--role", "viewer").stdout.strip()
+    url = json.loads(platform.ready_file.read_text())["base_url"]
+
+    assert key.startswith("fl_")
+    assert flow("ps", "--url", url, "--token", key).returncode == 0
+    assert "may not" in flow("secret", "list", "--url", url, "--token", key).stderr
 
 
 def test_nothing_on_disk_has_them(platform: Platform) -> None:

@@ -22,6 +22,7 @@ PAUSE_SECONDS: Final = 0.05  # After an event, unless the next is full: a loop t
 MAX_PENDING_CHARACTERS: Final = 1 << 20  # Read and not yet on the bus. Beyond it, a bus that is away stops reading.
 MAX_LOG_EVENTS: Final = 5_000  # Per attempt; a component that dribbles single letters must not fill the database.
 MARKER_BYTES: Final = 1 << 10  # The sandbox bounds the log and says so in a last line; ours is the second bound.
+THREAD_FROM_BYTES: Final = 8 << 10  # A redaction of that much would hold up the other attempts.
 END_SECONDS: Final = 0.5  # For the rest of the pipe, once the container ended.
 
 
@@ -33,6 +34,7 @@ class LogEvents:
         self._publisher = publisher
         self._lines = LogLines(limit_bytes + MARKER_BYTES, publisher.redactor)
         self._order = asyncio.Lock()
+        self._using_lines = asyncio.Lock()
         self._events = 0
         self._is_full = asyncio.Event()  # There is enough for an event that waits for no more lines.
         self._has_lines = asyncio.Event()
@@ -50,8 +52,9 @@ class LogEvents:
         if at_end:
             await asyncio.wait([self._reading], timeout=END_SECONDS)
         for chunk in rest:
-            self._lines.feed(chunk)
-        self._lines.finish()
+            await self._feed(chunk)
+        async with self._using_lines:
+            self._lines.finish()
         await self._flush()
         # Neither is waited for: one waits for bytes, the other pauses; the answer need not.
         self._reading.cancel()
@@ -60,7 +63,7 @@ class LogEvents:
 
     async def _read(self) -> None:
         async for chunk in self._container.logs():
-            self._lines.feed(chunk)
+            await self._feed(chunk)
             if not self._lines.pending_characters:
                 continue
             self._has_lines.set()
@@ -71,6 +74,13 @@ class LogEvents:
             if self._lines.pending_characters >= MAX_PENDING_CHARACTERS:
                 self._has_room.clear()
                 await self._has_room.wait()
+
+    async def _feed(self, chunk: LogChunk) -> None:
+        async with self._using_lines:
+            if self._publisher.redactor is None or len(chunk.data) < THREAD_FROM_BYTES:
+                self._lines.feed(chunk)
+            else:
+                await asyncio.to_thread(self._lines.feed, chunk)
 
     async def _publish(self) -> None:
         while True:
@@ -84,7 +94,8 @@ class LogEvents:
 
     async def _flush(self) -> None:
         async with self._order:
-            texts = self._lines.take()
+            async with self._using_lines:
+                texts = self._lines.take()
             self._has_lines.clear()
             self._is_full.clear()
             self._has_room.set()

@@ -25,7 +25,6 @@ MIN_LINE_CHARACTERS: Final = 16  # A line of a secret of several lines (a privat
 MAX_HELD_BREAKS: Final = 64 << 10  # Line breaks inside of what is held back: more of them are no accident.
 _HEAD_CHARACTERS: Final = 8
 _MAX_TRIES: Final = 16
-_BREAKS: Final = {ord("\n"): None, ord("\r"): None}
 _NUMBER: Final = re.compile(r"[0-9.eE+-]+")
 
 
@@ -36,6 +35,7 @@ class Redactor:
         self._forms = tuple(sorted({form for value in values for form in forms_of(value)}, key=len, reverse=True))
         self._shortest = min(map(len, self._forms), default=1 << 62)
         self._has_numbers = any(_NUMBER.fullmatch(form) for form in self._forms)
+        self._borders: dict[str, list[int]] = {}  # Of repetitive forms; with the attempt they go.
         self.longest = max(map(len, self._forms), default=0)
 
     def __repr__(self) -> str:
@@ -48,7 +48,7 @@ class Redactor:
             is_cut: It may have been shortened in the middle of a secret: the beginning of one at its end goes too.
         """
         found = self.find(text) if len(text) >= self._shortest else []
-        if is_cut and (count := self.unfinished(text.translate(_BREAKS))) >= MIN_FORM_CHARACTERS:
+        if is_cut and (count := self.unfinished(_without_breaks(text))) >= MIN_FORM_CHARACTERS:
             found.append((len(text) - _length_with_breaks(text, count), len(text)))
         return replaced(text, found) if found else text
 
@@ -78,16 +78,21 @@ class Redactor:
             return body
         if not isinstance(content, dict):
             return body
-        fields = cast("dict[str, Any]", content).items()
-        redacted = {self.text(name): self.value(item, is_cut=name == "error") for name, item in fields}
-        return json.dumps(redacted, separators=(",", ":"), ensure_ascii=False).encode()
+        fields = cast("dict[str, Any]", content)
+        if fields.get("error") is None:
+            # One look at the whole is much quicker than one at each of a million texts.
+            text = _as_json(fields)
+            if not self._is_in_json(text):
+                return text.encode()
+        redacted = {self.text(name): self.value(item, is_cut=name == "error") for name, item in fields.items()}
+        return _as_json(redacted).encode()
 
     def error(self, error: ErrorDocument) -> ErrorDocument:
         return ErrorDocument.model_validate(self.value(error.model_dump(mode="json"), is_cut=True))
 
     def find(self, text: str) -> list[tuple[int, int]]:
         """Where secrets are: ranges that do not overlap, in order."""
-        plain = text.translate(_BREAKS) if "\n" in text or "\r" in text else text
+        plain = _without_breaks(text)
         spans = sorted(span for form in self._forms for span in _spans(plain, form))
         if spans and len(plain) < len(text):
             places = [place for place, character in enumerate(text) if character not in "\r\n"]
@@ -100,9 +105,14 @@ class Redactor:
                 merged.append((start, end))
         return merged
 
+    def _is_in_json(self, text: str) -> bool:
+        without_breaks = text.replace("\\n", "").replace("\\r", "")
+        escaped = {_as_json(form)[1:-1] for form in self._forms}
+        return any(form in without_breaks or ("\\" in form and form in text) for form in escaped)
+
     def unfinished(self, plain: str) -> int:
         """How many characters at the end of a text without line breaks may be the beginning of a secret."""
-        return max((_overlap(plain, form) for form in self._forms), default=0)
+        return max((_overlap(plain, form, self._borders) for form in self._forms), default=0)
 
 
 class RedactedStream:
@@ -124,7 +134,7 @@ class RedactedStream:
         """What can be said now; with `final`, all of it."""
         said, text = len(self._said), self._said + self._held + piece
         found = self._redactor.find(text)
-        count = self._redactor.unfinished(text.translate(_BREAKS))
+        count = self._redactor.unfinished(_without_breaks(text))
         start = len(text) - _length_with_breaks(text, count)
         if final and count >= MIN_FORM_CHARACTERS:
             found.append((start, len(text)))  # Cut short in the middle of a secret.
@@ -140,11 +150,15 @@ class RedactedStream:
         return out
 
 
+def _as_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
 def forms_of(value: str) -> Iterator[str]:
     """The texts that a secret may appear as, without line breaks."""
     for part in _parts(value):
         for form in _encoded(part):
-            plain = form.translate(_BREAKS)
+            plain = _without_breaks(form)
             if len(plain) >= MIN_FORM_CHARACTERS:
                 yield plain
 
@@ -187,6 +201,10 @@ def _encoded(text: str) -> Iterator[str]:
         yield core.translate(str.maketrans("+/", "-_"))
 
 
+def _without_breaks(text: str) -> str:
+    return text.replace("\n", "").replace("\r", "")
+
+
 def _spans(text: str, form: str) -> Iterator[tuple[int, int]]:
     at = text.find(form)
     while at >= 0:
@@ -194,7 +212,7 @@ def _spans(text: str, form: str) -> Iterator[tuple[int, int]]:
         at = text.find(form, at + len(form))
 
 
-def _overlap(text: str, form: str) -> int:
+def _overlap(text: str, form: str, known: dict[str, list[int]]) -> int:
     """The longest proper beginning of the form that the text ends with."""
     tail, head = text[-(len(form) - 1) :], form[:_HEAD_CHARACTERS]
     at = tail.find(head)
@@ -204,18 +222,22 @@ def _overlap(text: str, form: str) -> int:
         if form.startswith(tail[at:]):
             return len(tail) - at
         at = tail.find(head, at + 1)
-    return _overlap_of_repetitive(tail, form)
+    return _overlap_of_repetitive(tail, form, known)
 
 
-def _overlap_of_repetitive(tail: str, form: str) -> int:
+def _overlap_of_repetitive(tail: str, form: str, known: dict[str, list[int]]) -> int:
     """The same in linear time, whatever the two are. Source: Knuth, Morris, Pratt 1977."""
-    borders = [0]
-    for character in form[1:]:
-        borders.append(_longer_border(form, borders, borders[-1], character))
-    matched = 0
+    borders, matched = known.get(form) or known.setdefault(form, _borders(form)), 0
     for character in tail:  # Shorter than the form, so it is never matched as a whole.
         matched = _longer_border(form, borders, matched, character)
     return matched
+
+
+def _borders(form: str) -> list[int]:
+    borders = [0]
+    for character in form[1:]:
+        borders.append(_longer_border(form, borders, borders[-1], character))
+    return borders
 
 
 def _longer_border(form: str, borders: list[int], matched: int, character: str) -> int:
