@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ class Call:
 
     async def run(self) -> None:
         """Never raises, but when it is cancelled; then too the call is recorded."""
-        self._began, self._created_at = _now(), self.means.clock.now()
+        self._began, self._created_at = time.perf_counter(), self.means.clock.now()
         try:
             answer = await self._within_time()
         except errors.FlowError as error:
@@ -249,7 +250,7 @@ class Call:
         return self._target or self.chain[-1]
 
     def _elapsed_ms(self) -> float:
-        return round((_now() - self._began) * 1000, 3)
+        return round((time.perf_counter() - self._began) * 1000, 3)
 
     def _fields(self, target: Target, error: errors.FlowError) -> dict[str, Any]:
         return {
@@ -269,7 +270,3 @@ def _helps_elsewhere(error: errors.FlowError) -> bool:
             return True
         case _:
             return False
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
