@@ -37,7 +37,7 @@ class Firing:
         key: Idempotency key, for what started or may start; empty for what was left out.
         reason: Why it was left out: `overlap`, `missed` or `paused`.
         ended_at: When its execution ended; noticed when the schedule is looked at the next time.
-        execution_status: As it is now; only in lists.
+        execution_status: As it is now; only in lists of firings.
     """
 
     schedule_id: str

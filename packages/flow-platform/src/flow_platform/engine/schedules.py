@@ -41,7 +41,7 @@ from flow_platform.store.schedule_table import FiringPage, SchedulePage, StoredS
 from flow_sdk.wire.status import Kind
 
 MAX_SCHEDULES: Final = 1_000  # Of one workspace.
-MAX_INPUT_BYTES: Final = 1 << 20  # Of input and config together, as JSON: read at each firing.
+MAX_SCHEDULE_BYTES: Final = 1 << 20  # Of input and config together, as JSON: read at each firing.
 NEXT_FIRINGS: Final = 5
 MAX_KEY_LENGTH: Final = 255
 _PLAN: Final = frozenset(
@@ -332,10 +332,10 @@ def _check(schedule: StoredSchedule) -> StoredSchedule:
     if schedule.kind is Kind.CODE_BLOCK and not isinstance(given, dict):
         raise invalid("input_data", given, "an object of keyword arguments: it is a code block")
     size = len(to_json([given, schedule.config]))
-    if size > MAX_INPUT_BYTES:
+    if size > MAX_SCHEDULE_BYTES:
         raise errors.PayloadTooLarge(
-            f"input_data and config have {size} bytes as JSON: expected at most {MAX_INPUT_BYTES}",
-            details=[{"field": "input_data", "message": f"{size} bytes, at most {MAX_INPUT_BYTES}"}],
+            f"input_data and config have {size} bytes as JSON: expected at most {MAX_SCHEDULE_BYTES}",
+            details=[{"field": "input_data", "message": f"{size} bytes, at most {MAX_SCHEDULE_BYTES}"}],
         )
     return schedule
 

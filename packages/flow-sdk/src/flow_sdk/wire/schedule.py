@@ -20,7 +20,7 @@ class FiringDocument(Document):
         decided_at: When the platform acted on it.
         status: `started`, `waiting`, `skipped` or `failed`.
         reason: Of what was skipped: `overlap`, `missed` or `paused`.
-        execution_id, execution_status: What it started, and where that is now; the latter only in the list of firings.
+        execution_id, execution_status: What it started, and where that is now; the latter not in lists of schedules.
         error: Of one that failed: why no execution was accepted.
     """
 
