@@ -43,7 +43,7 @@ async def answer(engine: FakeEngine, reply: Callable[[SecretsRequest], SecretsRe
 def given(request: SecretsRequest) -> SecretsReply:
     context = secrets_context(request.execution_id, request.lease_epoch)
     return SecretsReply(
-        sealed=seal(request.public_key, encode_secrets({"TOKEN": VALUE, "PLAIN": "of the ring"}), context)
+        sealed=seal(request.public_key, encode_secrets({"TOKEN": VALUE, "PLAIN": "of nothing else"}), context)
     )
 
 
