@@ -11,6 +11,9 @@ from flow_platform.domain.principal import Principal, Role
 from flow_platform.engine.retry import NewInput
 from flow_platform.engine.submit import IdempotencyKey
 from flow_platform.store.base import ExecutionFilter
+from flow_sdk.wire.durable import CheckpointDocument, CheckpointKind, CheckpointRequest, CheckpointStatus, StepResult
+from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind, Status
 from tests.support.retries import ERROR, call, end, failed, refused, retry, retry_all, workflow
 from tests.support.stage import Stage
@@ -267,3 +270,73 @@ async def test_the_list_tells_what_was_not_retried_yet(stage: Stage) -> None:
     assert await listed(status=Status.FAILED, retried=False) == [waiting.id]
     assert await listed(retried=True) == [old.id]
     assert await listed(retried=False) == [new.id, waiting.id]
+
+
+async def ask(stage: Stage, caller: Assignment, kind: CheckpointKind, name: str, **more: Any) -> CheckpointDocument:
+    return await stage.engine.checkpoints.ask(
+        stage.inside(caller),
+        stage.org_id,
+        stage.workspace_id,
+        caller.execution_id,
+        CheckpointRequest(kind=kind, name=name, **more),
+    )
+
+
+async def finish(stage: Stage, caller: Assignment, step: CheckpointDocument, **result: Any) -> None:
+    await stage.engine.checkpoints.finish(
+        stage.inside(caller),
+        stage.org_id,
+        stage.workspace_id,
+        caller.execution_id,
+        step.checkpoint_id,
+        StepResult(**result),
+    )
+
+
+async def test_finished_steps_and_timers_are_kept_and_all_others_begin_anew(stage: Stage) -> None:
+    old = await workflow(stage)
+    done, raised = [await ask(stage, old, CheckpointKind.STEP, name) for name in ("done", "raised")]
+    await finish(stage, old, done, value=1)
+    await finish(stage, old, raised, error=ErrorDocument(code="component_error", message="no"))
+    short = await ask(stage, old, CheckpointKind.TIMER, "pause", seconds=1)
+    long = await ask(stage, old, CheckpointKind.TIMER, "pause", seconds=100)
+    expired = await ask(stage, old, CheckpointKind.EVENT, "never", seconds=1)
+    stage.clock.advance(timedelta(seconds=2))
+    await end(stage, old, error=ERROR)
+    new = await stage.claim((await retry(stage, old.execution_id)).id)
+    kept = await ask(stage, new, CheckpointKind.STEP, "done")
+    assert (kept.checkpoint_id, kept.value) == (done.checkpoint_id, 1)
+    slept = await ask(stage, new, CheckpointKind.TIMER, "pause", seconds=1)
+    assert (slept.checkpoint_id, slept.status) == (short.checkpoint_id, CheckpointStatus.DONE)
+    for before, request in (
+        (raised, {"kind": CheckpointKind.STEP, "name": "raised"}),
+        (long, {"kind": CheckpointKind.TIMER, "name": "pause", "seconds": 100}),
+        (expired, {"kind": CheckpointKind.EVENT, "name": "never", "seconds": 1}),
+    ):
+        again = await ask(stage, new, **request)
+        assert again.checkpoint_id != before.checkpoint_id
+        assert again.status is CheckpointStatus.OPEN
+
+
+async def test_with_another_input_steps_are_done_anew(stage: Stage) -> None:
+    old = await workflow(stage)
+    step = await ask(stage, old, CheckpointKind.STEP, "load")
+    await finish(stage, old, step, value=1)
+    await end(stage, old, error=ERROR)
+    new = await stage.claim((await retry(stage, old.execution_id, input=NewInput({"other": True}))).id)
+    assert (await ask(stage, new, CheckpointKind.STEP, "load")).status is CheckpointStatus.OPEN
+
+
+async def test_a_repetition_may_go_another_way_than_the_old_one(stage: Stage) -> None:
+    old = await workflow(stage)
+    await end(stage, await call(stage, old, 1), error=ERROR)
+    await end(stage, await call(stage, old, 2), "told somebody of the failure")
+    await end(stage, old, error=ERROR)
+    new = await stage.claim((await retry(stage, old.execution_id)).id)
+    await end(stage, await call(stage, new, 1), "fine")
+    await stage.runner.report(new, error={"code": "process_crashed", "message": "signal 9"})
+    again = await stage.claim(new.execution_id)
+    assert (await call(stage, again, 1)).status is Status.COMPLETED
+    await end(stage, again, "fine")
+    events = stage.engine.executions.events(stage.admin, stage.org_id, stage.workspace_id, new.execution_id, 0)
+    assert [event async for event in events if event and event.event_type == "replay_mismatch"] == []

@@ -19,6 +19,7 @@ from flow_platform.api.inline import InlineRoutes
 from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
+from flow_platform.api.retry import RetryRoutes
 from flow_platform.api.rings import RingRoutes
 from flow_platform.api.rollouts import RolloutRoutes
 from flow_platform.api.routing import Router
@@ -55,6 +56,7 @@ def create_app(
     routes = [  # In the order of heat: the router tries one after the other.
         *ExecutionRoutes(engine).routes(),
         *CheckpointRoutes(engine).routes(),
+        *RetryRoutes(engine).routes(),
         *InlineRoutes(engine).routes(),
         *EventRoutes(engine, metrics).routes(),
         *GatewayRoutes(engine, models).routes(),

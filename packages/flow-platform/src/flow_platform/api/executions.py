@@ -52,6 +52,7 @@ class ExecutionRoutes:
             Parameter(name, "Only those.", {"type": "string"})
             for name in ("status", "component_id", "ring_id", "parent_id", "kind")
         )
+        retried = Parameter("retried", "`true`: those retried by hand; `false`: those not.", {"type": "boolean"})
         submits = [
             Route(
                 "POST",
@@ -101,7 +102,7 @@ class ExecutionRoutes:
                 "A page of executions without payloads.",
                 tag=_TAG,
                 answers={200: PageDocument},
-                parameters=[*filters, *PAGING],
+                parameters=[*filters, retried, *PAGING],
             ),
         ]
 
@@ -159,6 +160,7 @@ class ExecutionRoutes:
             ring_id=query_text(request, "ring_id"),
             parent_id=query_text(request, "parent_id"),
             kind=_word(Kind, "kind", query_text(request, "kind")),
+            retried=_flag("retried", query_text(request, "retried")),
         )
         cursor, limit = paging(request)
         page = await self._engine.executions.list(principal_of(request), org_id, workspace_id, where, cursor, limit)
@@ -186,6 +188,14 @@ def hold_seconds(prefer: str | None) -> float | None:
     """
     found = _WAIT.search(prefer) if prefer else None
     return min(float(found[1]), MAX_HOLD_SECONDS) if found else None
+
+
+def _flag(name: str, value: str | None) -> bool | None:
+    if value is None:
+        return None
+    if value.lower() not in ("true", "false"):
+        raise invalid(name, value, "true or false")
+    return value.lower() == "true"
 
 
 def _word(words: type[Word], name: str, value: str | None) -> Word | None:

@@ -61,17 +61,25 @@ async def read_submission(
     """
     raw, body = await read_object(request)
     submission = parse_submission(request, kind, component, body, now)
-    if len(raw) > MAX_INPUT_BYTES:  # Else the input is smaller, too, and need not be measured.
-        await asyncio.to_thread(
-            _check_size, "input_parameters" if kind is Kind.CODE_BLOCK else "input_data", submission
-        )
+    await check_input(raw, "input_parameters" if kind is Kind.CODE_BLOCK else "input_data", submission.input_data)
+    return submission, await read_key(request, raw, body)
+
+
+async def read_key(request: Request, raw: bytes, body: dict[str, Any]) -> IdempotencyKey | None:
+    """The key of the request, if it has one, with what it stands for."""
     key = request.headers.get("idempotency-key")
     if key is None:
-        return submission, None
+        return None
     if len(raw) < THREAD_FROM_BYTES:
-        return submission, IdempotencyKey(key, _fingerprint(request, _canonical(body)))
+        return IdempotencyKey(key, _fingerprint(request, _canonical(body)))
     # A client repeats the bytes that it sent; to bring megabytes into canonical form would cost more than it is worth.
-    return submission, IdempotencyKey(key, await asyncio.to_thread(_fingerprint, request, raw))
+    return IdempotencyKey(key, await asyncio.to_thread(_fingerprint, request, raw))
+
+
+async def check_input(raw: bytes, field: str, input_data: Any) -> None:
+    """Raises PayloadTooLarge when the input, a part of that body, is over its limit."""
+    if len(raw) > MAX_INPUT_BYTES:  # Else the input is smaller, too, and need not be measured.
+        await asyncio.to_thread(_check_size, field, input_data)
 
 
 def parse_submission(request: Request, kind: Kind, component: str, body: dict[str, Any], now: datetime) -> Submission:
@@ -95,8 +103,8 @@ def parse_submission(request: Request, kind: Kind, component: str, body: dict[st
     )
 
 
-def _check_size(field: str, submission: Submission) -> None:
-    size = len(to_json(submission.input_data))
+def _check_size(field: str, input_data: Any) -> None:
+    size = len(to_json(input_data))
     if size > MAX_INPUT_BYTES:
         raise PayloadTooLarge(
             f"{field} has {size} bytes as JSON: expected at most {MAX_INPUT_BYTES}",

@@ -19,32 +19,32 @@ LIVE: Final = ("queued", "running", "waiting", "cancelling")
 ENDED: Final = ("completed", "failed", "timeout", "dead_letter", "cancelled")
 PREVIEW: Final = 20  # Rows of a preview; the rest is a number.
 
-_Status = Annotated[
+StatusOption = Annotated[
     str | None, typer.Option("--status", help=f"One of {', '.join((*LIVE, *ENDED))}.", show_default=False)
 ]
-_Component = Annotated[
+ComponentOption = Annotated[
     str | None, typer.Option("--component", help="Of this component only.", metavar="KIND/SLUG", show_default=False)
 ]
-_Ring = Annotated[str | None, typer.Option("--ring", help="In this ring only.", show_default=False)]
-_Parent = Annotated[str | None, typer.Option("--parent", help="Started by this execution.", show_default=False)]
-_Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+RingOption = Annotated[str | None, typer.Option("--ring", help="In this ring only.", show_default=False)]
+ParentOption = Annotated[str | None, typer.Option("--parent", help="Started by this execution.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @with_connection
 def ps(
     connection: Connection,
-    status: _Status = None,
-    component: _Component = None,
-    ring: _Ring = None,
-    parent: _Parent = None,
+    status: StatusOption = None,
+    component: ComponentOption = None,
+    ring: RingOption = None,
+    parent: ParentOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Lists executions, newest first."""
     from flow_platform.cli.remote import Remote
 
     with Remote(connection) as remote:
-        found = list(remote.executions(limit, **_filter(remote, status, component, ring, parent)))
+        found = list(remote.executions(limit, **filter_of(remote, status, component, ring, parent)))
     if as_json:
         output.emit_json([document.model_dump(mode="json") for document in found])
     else:
@@ -56,7 +56,7 @@ def show(
     connection: Connection,
     execution_id: Annotated[str, typer.Argument(metavar="ID")],
     tree: Annotated[bool, typer.Option("--tree", help="With everything that it started.")] = False,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Shows one execution: status, times, attempts, errors, output."""
     from flow_platform.cli.remote import Remote
@@ -98,12 +98,12 @@ def events(
 def cancel(
     connection: Connection,
     execution_ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", show_default=False)] = None,
-    status: _Status = None,
-    component: _Component = None,
-    ring: _Ring = None,
-    parent: _Parent = None,
+    status: StatusOption = None,
+    component: ComponentOption = None,
+    ring: RingOption = None,
+    parent: ParentOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Cancels executions: those named, or all that a filter finds, after a preview."""
     from flow_platform.cli.remote import Remote
@@ -149,26 +149,42 @@ def _chosen(
         raise InvalidInput(f"--status {status} has ended; expected one of {', '.join(LIVE)}")
     chosen: list[StatusDocument] = []
     for one in (status,) if status else LIVE:
-        chosen += remote.executions(**_filter(remote, one, component, ring, parent))
+        chosen += remote.executions(**filter_of(remote, one, component, ring, parent))
     return chosen
 
 
 def _confirm(chosen: list[StatusDocument], *, yes: bool) -> None:
-    if yes:
-        return
-    for document in chosen[:PREVIEW]:
+    if not yes:
+        confirm("cancel", chosen[:PREVIEW], str(len(chosen)))
+
+
+def confirm(verb: str, shown: list[StatusDocument], count: str) -> None:
+    """Shows the first ones, and asks.
+
+    Args:
+        count: Of all, perhaps with a word such as "more than".
+
+    Raises:
+        FlowError: There is nobody to ask.
+    """
+    for document in shown:
         output.say("  ".join(_row(document)))
-    if len(chosen) > PREVIEW:
-        output.say(f"... and {len(chosen) - PREVIEW} more")
-    question = f"cancel {len(chosen)} execution{'s' if len(chosen) > 1 else ''}"
+    if count != str(len(shown)):
+        output.say(f"... and more: {count} in all")
+    question = f"{verb} {count} execution{'' if count == '1' else 's'}"
     if not sys.stdin.isatty():
         raise FlowError(f"{question}: not confirmed", hint="say --yes")
     typer.confirm(f"{question}?", abort=True, err=True)
 
 
-def _filter(
+def filter_of(
     remote: Remote, status: str | None, component: str | None, ring: str | None, parent: str | None
 ) -> dict[str, Any]:
+    """The options as parameters of the API, with ids.
+
+    Raises:
+        InvalidInput: The status is none.
+    """
     from flow_platform.cli.run import parse_component
 
     if status is not None and status not in (*LIVE, *ENDED):
@@ -214,6 +230,8 @@ def _fields(document: StatusDocument) -> list[tuple[str, Any]]:
         ("deployment", document.deployment_id),
         ("ring", document.ring_id),
         ("parent", document.parent_execution_id),
+        ("retry of", document.retry_of_execution_id),
+        ("retried as", document.retried_as_execution_id),
         ("attempt", f"{document.attempt} of at most {document.max_attempts}"),
         ("created", document.created_at),
         ("started", document.started_at),

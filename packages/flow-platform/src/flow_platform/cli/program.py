@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "show": ("executions", "Show one execution."),
     "events": ("executions", "Print the events and logs of an execution."),
     "cancel": ("executions", "Cancel executions."),
+    "retry": ("retry", "Repeat executions that ended without a result."),
+    "dead-letter": ("dead_letter", "List and retry what used up all its attempts."),
     "rings": ("rings", "List rings, and change them."),
     "deployments": ("rings", "List deployments."),
     "promote": ("rings", "Bring components to the next ring."),
@@ -54,7 +56,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _load(module: str, function: str) -> Callable[..., None]:
-    return getattr(importlib.import_module(f"flow_platform.cli.{module}"), function)
+    return getattr(importlib.import_module(f"flow_platform.cli.{module}"), function.replace("-", "_"))
 
 
 def _program() -> None:

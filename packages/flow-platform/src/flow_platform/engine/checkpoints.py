@@ -78,7 +78,7 @@ class Checkpoints:
         def operation(tx: Transaction) -> CheckpointDocument:
             execution = _asking(tx, principal, execution_id)
             replay = CheckpointReplay(tx, execution, request)
-            found = replay.earlier_checkpoint()
+            found = replay.earlier_checkpoint(self._clock.now())
             if found is None:
                 found = self._make(tx, execution, request)
                 replay.remember(found)

@@ -16,7 +16,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.replay import INTERRUPTED, Call, call_key, checkpoint_key, stands
 from flow_platform.engine import repetition
 from flow_platform.store.base import NewEvent, Payload, Transaction
-from flow_sdk.wire.durable import CheckpointRequest
+from flow_sdk.wire.durable import CheckpointRequest, CheckpointStatus
 
 _MISMATCH: Final = "replay_mismatch"
 
@@ -120,13 +120,13 @@ class CheckpointReplay(_Replay):
         key = checkpoint_key(request.kind, request.name, request.seconds)
         super().__init__(tx, parent, key, f"{request.kind.value} {request.name!r}", request.occurrence)
 
-    def earlier_checkpoint(self) -> Checkpoint | None:
+    def earlier_checkpoint(self, now: datetime) -> Checkpoint | None:
         """The one that an earlier attempt asked for. A step that failed stands like a child that failed."""
         earlier = self._earlier
         if earlier is None or earlier.checkpoint_id is None:
             return None
         found = self._tx.checkpoints.find(earlier.checkpoint_id)
-        if found is None or not self._stands(found, earlier):
+        if found is None or not self._stands(found, earlier, now):
             return None
         self._again(earlier)
         return found
@@ -134,9 +134,10 @@ class CheckpointReplay(_Replay):
     def remember(self, checkpoint: Checkpoint) -> None:
         self._remember(None, checkpoint.id)
 
-    def _stands(self, checkpoint: Checkpoint, earlier: Call) -> bool:
-        if checkpoint.execution_id != self._parent.id and checkpoint.finished_at is None:
-            return False  # Of the execution that this one repeats, and nobody will finish it any more.
+    def _stands(self, checkpoint: Checkpoint, earlier: Call, now: datetime) -> bool:
+        if checkpoint.execution_id != self._parent.id:
+            # Of the execution that this one repeats: nobody finishes it any more, and what failed is tried again.
+            return checkpoint.status_at(now) is CheckpointStatus.DONE
         if earlier.attempt == self._parent.attempt:
             return True  # The same request, sent again.
         return checkpoint.stands or self._end_of_earlier_attempt(earlier) in INTERRUPTED

@@ -226,7 +226,7 @@ class ExecutionTable(Protocol):
     def find_call(self, parent_id: str, key: str, occurrence: int) -> Call | None: ...
 
     def first_unmade_call(self, parent_id: str, attempt: int) -> Call | None:
-        """The earliest call of an earlier attempt that this attempt has not made."""
+        """The earliest call of an earlier attempt that this attempt has not made. Inherited calls are of none."""
         ...
 
     def first_new_call(self, parent_id: str, attempt: int) -> Call | None:

@@ -39,7 +39,12 @@ _FIND = Query(
 _FIRST_UNMADE = Query(
     "first call not made again",
     sa.select(*_COLUMNS)
-    .where(_c.parent_id == bindparam("parent_id"), _c.attempt < bindparam("attempt"))
+    # Not those that it inherited and never made: a repetition by hand may go another way.
+    .where(
+        _c.parent_id == bindparam("parent_id"),
+        _c.attempt < bindparam("attempt"),
+        _c.attempt > sa.literal_column("0"),
+    )
     .order_by(_c.ordinal)
     .limit(sa.literal_column("1")),
 )
@@ -70,7 +75,9 @@ _INHERITED = (_c.parent_id == bindparam("parent_id"), _c.execution_id == bindpar
 _WAS_CALLED = Query("was called", sa.select(_c.ordinal).where(*_INHERITED).limit(sa.literal_column("1")))
 _JOINED = Query(
     "joined",
-    sa.select(_c.ordinal).where(*_INHERITED, _c.attempt + sa.literal_column("0") > sa.literal_column("0")).limit(sa.literal_column("1")),
+    sa.select(_c.ordinal)
+    .where(*_INHERITED, _c.attempt + sa.literal_column("0") > sa.literal_column("0"))
+    .limit(sa.literal_column("1")),
 )
 _BEFORE_THE_FIRST = sa.literal_column("0", sa.BigInteger())
 _OF_THE_OTHER: tuple[sa.ColumnElement[Any], ...] = (
