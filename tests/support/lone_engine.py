@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from flow_platform.domain.clock import ManualClock
+from flow_platform.domain.clock import Clock
 from flow_platform.domain.principal import Principal, Role
 from flow_platform.engine.catalog import Catalog
 from flow_platform.engine.publish_request import PublishRequest
@@ -23,7 +23,7 @@ NO_NATS = "nats://127.0.0.1:1"
 @dataclass
 class LoneEngine:
     engine: Engine
-    clock: ManualClock
+    clock: Clock
 
     @property
     def who(self) -> tuple[Principal, str, str]:
@@ -40,7 +40,7 @@ class LoneEngine:
 
 
 @asynccontextmanager
-async def lone_engine(store_url: str, clock: ManualClock) -> AsyncIterator[LoneEngine]:
+async def lone_engine(store_url: str, clock: Clock) -> AsyncIterator[LoneEngine]:
     engine = Engine(open_store(store_url), NO_NATS, clock=clock)
     await engine.start()
     engine.catalog = Catalog(engine.store, clock, _build, engine.rollouts)

@@ -15,7 +15,7 @@ from flow_platform.domain.firing import MAX_FIRINGS, Cause, Firing, FiringStatus
 from flow_platform.domain.schedule import Overlap
 from flow_platform.engine import claims
 from flow_platform.engine.scheduler import SCHEDULES
-from flow_platform.engine.schedules import NewSchedule
+from flow_platform.engine.schedules import NewSchedule, next_firings
 from flow_platform.store.schedule_table import StoredSchedule
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind, Status
@@ -233,6 +233,7 @@ async def test_a_schedule_that_cannot_be_decided_is_tried_again_later(stage: Sta
     assert (firing.status, firing.error.code) == (FiringStatus.FAILED, "invalid_input")
     assert "'Europe/Atlantis'" in firing.error.message
     assert words(await history(stage, working)) == ["started"]
+    assert next_firings(await get(stage, broken), stage.clock.now()) == []
     mended = await change(stage, broken, time_zone="UTC")
     assert mended.due_at == stage.clock.now() + HOUR
 

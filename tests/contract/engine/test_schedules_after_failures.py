@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flow_platform.domain.clock import ManualClock
+from flow_platform.domain.clock import ManualClock, SystemClock
 from flow_platform.domain.firing import Firing, FiringStatus
 from flow_platform.domain.schedule import Overlap
 from flow_platform.engine.schedules import NewSchedule
@@ -161,6 +161,19 @@ async def test_an_edit_wakes_the_loop(alone: LoneEngine, clock: ManualClock) -> 
         return await history(alone, schedule)
 
     assert [firing.status for firing in await eventually(fired, bool)] == [FiringStatus.STARTED]
+
+
+async def test_the_loop_sleeps_until_the_next_time_and_wakes_by_itself(sqlite_url: str) -> None:
+    async with lone_engine(sqlite_url, SystemClock()) as made:
+        await made.publish()
+        schedule = await create(made, cron=None, interval=timedelta(seconds=1), overlap=Overlap.CANCEL)
+
+        async def fired() -> list[Firing]:
+            return await history(made, schedule)
+
+        firings = await eventually(fired, lambda found: len(found) >= 2)
+    assert all(firing.decided_at >= firing.scheduled_at for firing in firings)
+    assert firings[0].scheduled_at == schedule.plan.created_at + timedelta(seconds=1)
 
 
 async def test_two_edits_at_once_lose_nothing(alone: LoneEngine) -> None:

@@ -231,12 +231,15 @@ class Schedules:
 
 
 def next_firings(schedule: StoredSchedule, now: datetime) -> list[datetime]:
-    """The next instants at which it is due; none while it is paused."""
+    """The next instants at which it is due; none while it is paused, or its time zone is not known any more."""
     found: list[datetime] = []
-    at = next_due_at(schedule.plan, max(now, schedule.last_fired_at or now))
-    while at is not None and len(found) < NEXT_FIRINGS:
-        found.append(at)
-        at = schedule.plan.next_after(at)
+    try:
+        at = next_due_at(schedule.plan, max(now, schedule.last_fired_at or now))
+        while at is not None and len(found) < NEXT_FIRINGS:
+            found.append(at)
+            at = schedule.plan.next_after(at)
+    except errors.InvalidInput:
+        return []  # Its firings say so; looking at it must work all the same.
     return found
 
 
