@@ -45,7 +45,7 @@ PerMinute = Annotated[int, Field(ge=1, le=1_000_000_000)]
 class ProviderDocument(BaseModel):
     """One provider. What is left out comes from the built-in one of that name."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     kind: Literal["openai", "anthropic"] | None = None
     base_url: str | None = None
@@ -68,7 +68,7 @@ class ProviderDocument(BaseModel):
 
 
 class LimitDocument(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     tokens_per_minute: PerMinute | None = None
@@ -78,7 +78,7 @@ class LimitDocument(BaseModel):
 class ModelSettings(BaseModel):
     """What a workspace configures."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     providers: Annotated[dict[Name, ProviderDocument], Field(max_length=50)] = {}
     aliases: Annotated[
@@ -127,7 +127,7 @@ class WorkspaceModelSettings(ModelSettings):
 class PriceDocument(BaseModel):
     """Credits per million tokens."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     prompt: Annotated[Decimal, Field(ge=0, le=1_000_000)]
     completion: Annotated[Decimal, Field(ge=0, le=1_000_000)] = Decimal(0)
@@ -135,7 +135,7 @@ class PriceDocument(BaseModel):
 
 
 class PriceTableDocument(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     version: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,64}$")] = "none"
     models: dict[Pattern, PriceDocument] = {}

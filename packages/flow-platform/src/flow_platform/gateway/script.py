@@ -20,7 +20,7 @@ MAX_PACE_MS: Final = 60_000
 class ScriptedCall(BaseModel):
     """A call of a tool."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
     arguments: dict[str, Any] = {}
@@ -36,7 +36,7 @@ class ScriptedError(BaseModel):
         after_chunks: Of a stream: how many chunks come before it.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     status: Annotated[int, Field(ge=0, le=599)] = 500
     message: Annotated[str, Field(max_length=1_000)] = "scripted"
@@ -46,7 +46,7 @@ class ScriptedError(BaseModel):
 
 
 class ScriptedUsage(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     prompt_tokens: Annotated[int, Field(ge=0, le=10**12)] = 0
     completion_tokens: Annotated[int, Field(ge=0, le=10**12)] = 0
@@ -56,7 +56,7 @@ class ScriptedUsage(BaseModel):
 class Turn(BaseModel):
     """One answer. `{{last_user}}` and `{{last_tool}}` in its text stand for the last message of that role."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     text: str | None = None
     tool_calls: Annotated[list[ScriptedCall], Field(max_length=128)] = []
@@ -70,7 +70,7 @@ class Turn(BaseModel):
 class Script(BaseModel):
     """All turns. `then`: what answers when they are over."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     turns: Annotated[list[Turn], Field(min_length=1, max_length=MAX_TURNS)]
     then: Literal["error", "repeat", "echo"] = "error"
