@@ -331,6 +331,42 @@ async def test_a_second_request_does_not_ride_on_the_first(sandbox: Sandbox, ser
     assert {request.split()[1] for request in server.requests} == {"/first"}
 
 
+async def test_a_tunnel_is_for_the_host_that_tls_asks_for(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Behind one address of a large provider there are many hosts."""
+    code = """
+import socket, ssl
+def main(authority, name, port):
+    with socket.create_connection(("127.0.0.1", 3128), 10) as proxy:
+        proxy.sendall(f"CONNECT api.example.com:{port} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())
+        assert proxy.recv(1000).startswith(b"HTTP/1.1 200")
+        context = ssl.create_default_context(cadata=authority)
+        try:
+            with context.wrap_socket(proxy, server_hostname=name) as tunnel:
+                tunnel.sendall(f"GET / HTTP/1.1\\r\\nHost: {name}\\r\\nConnection: close\\r\\n\\r\\n".encode())
+                return tunnel.recv(12).decode()
+        except OSError as error:
+            return type(error).__name__
+"""
+    certificate, authority = make_certificate(tmp_path, "api.example.com", "other.example.com")
+    with WebServer(certificate) as server:
+        runs = [
+            await run_with_way_out(
+                sandbox,
+                code,
+                {"authority": authority, "name": name, "port": server.port},
+                [f"api.example.com:{server.port}"],
+                resolver=names(api="127.0.0.1"),
+            )
+            for name in ("api.example.com", "other.example.com")
+        ]
+        assert len(server.requests) == 1
+    assert runs[0].output == "HTTP/1.1 200"
+    assert "Error" in runs[1].output
+    assert runs[1].verdicts == ["refused"]
+    assert "other.example.com" in runs[1].records[0].reason
+    assert runs[1].records[0].bytes_out == 0
+
+
 async def test_the_operators_list_wins_over_a_declaration(sandbox: Sandbox, server: WebServer) -> None:
     for deny in ("*.example.com", "127.0.0.0/8"):
         run = await run_with_way_out(

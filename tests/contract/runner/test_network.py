@@ -11,6 +11,7 @@ from flow_platform.domain.operator_rules import parse_allow
 from flow_platform.egress.policy import OperatorRules
 from flow_platform.runner import network
 from flow_platform.runner.network import Egress
+from flow_sdk.wire.harness import NETWORK_EVENT
 from tests.contract.runner.conftest import RUNNER_ID, StartRunner
 from tests.contract.runner.fake_engine import FakeEngine, assignment, becomes
 from tests.support.way_out import Names, names
@@ -43,7 +44,7 @@ def egress(resolver: Names) -> Egress:
 
 def connections(engine: FakeEngine, execution_id: str) -> list[dict[str, Any]]:
     events = engine.events.get(execution_id, [])
-    return [event["event_data"] for event in events if event["event_type"] == network.NETWORK_EVENT]
+    return [event["event_data"] for event in events if event["event_type"] == NETWORK_EVENT]
 
 
 async def test_each_connection_leaves_an_event(
@@ -135,3 +136,18 @@ async def test_connections_end_with_the_attempt(
         assert error["code"] == ("cancelled" if way == "cancelled" else "timeout")
         await becomes(lambda: len(connections(engine, work.execution_id)), 1)
         assert connections(engine, work.execution_id)[0]["reason"] == "closed with the attempt"
+
+
+async def test_a_component_cannot_speak_for_the_platform(engine: FakeEngine, start_runner: StartRunner) -> None:
+    await start_runner()
+    by_sdk = "from flow_sdk import emit_event\ndef main():\n    emit_event('network', {'verdict': 'allowed'})\n"
+    output = await engine.run(assignment(by_sdk))
+    assert (output.error["code"], output.error["type"]) == ("component_error", "ValueError")
+    by_hand = (
+        "import json, os, struct\ndef main():\n"
+        "    body = json.dumps({'event_type': 'network', 'event_data': 1}).encode()\n"
+        "    os.write(3, struct.pack('>BI', 3, len(body)) + body)\n"
+    )
+    work = assignment(by_hand)
+    assert (await engine.run(work)).error["code"] == "protocol_error"
+    assert connections(engine, work.execution_id) == []

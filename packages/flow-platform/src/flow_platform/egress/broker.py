@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Final
 
 from flow_platform.egress import socks
+from flow_platform.egress.client_hello import HelloGate
 from flow_platform.egress.dial import dial
 from flow_platform.egress.forward import Exchange
 from flow_platform.egress.handshake import Forward, Tunnel, read_handshake
@@ -189,10 +190,8 @@ class Broker:
                     await _finish(inner[1])
                     return
                 inner[1].write(request.accepted)
-                if request.early:
-                    self._meter.sent(record, len(request.early))
-                    outer[1].write(request.early)
-                await carry(inner, outer, self._meter, record, idle)
+                gate = HelloGate(request.host)
+                await carry(inner, outer, gate, self._meter, record, idle, request.early)
                 await _finish(inner[1])
         except (Refusal, OSError, TimeoutError) as error:
             is_unanswered = exchange is not None and not exchange.has_answered

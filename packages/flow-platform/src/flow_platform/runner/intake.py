@@ -14,6 +14,7 @@ from flow_platform.runner import ending
 from flow_platform.runner.publisher import MAX_EVENT_BYTES, Publisher
 from flow_platform.runner.result import BadResult, Result, parse_object, parse_result
 from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.harness import PLATFORM_EVENTS
 from flow_sdk.wire.runner import Limits
 
 MAX_TYPE_CHARACTERS: Final = 64
@@ -56,6 +57,8 @@ class Intake:
         event_type, timestamp = content.get("event_type"), content.get("timestamp")
         if not isinstance(event_type, str) or not 0 < len(event_type) <= MAX_TYPE_CHARACTERS:
             raise Refused(ending.protocol_error(f"an event of type {str(event_type)[:80]!r}: expected 1 to 64 letters"))
+        if event_type in PLATFORM_EVENTS:
+            raise Refused(ending.protocol_error(f"an event of type {event_type!r}: only the platform emits those"))
         await self._publisher.event(
             event_type, content.get("event_data"), timestamp if isinstance(timestamp, str) else None
         )

@@ -17,11 +17,11 @@ from flow_platform.egress.resolver import Resolver
 from flow_platform.egress.traffic import Limits, Record
 from flow_platform.runner.publisher import Publisher
 from flow_platform.sandbox.base import CERTIFICATES, PROXY_PORT
+from flow_sdk.wire.harness import NETWORK_EVENT
 from flow_sdk.wire.runner import Assignment
 
 logger = logging.getLogger(__name__)
 
-NETWORK_EVENT: Final = "network"
 MAX_NETWORK_EVENTS: Final = 1_000  # Per attempt; the log of the runner has all.
 EVENTS_AT_ONCE: Final = 32
 _PROXY: Final = f"http://127.0.0.1:{PROXY_PORT}"

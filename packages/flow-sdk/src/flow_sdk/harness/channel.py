@@ -7,7 +7,7 @@ import socket
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flow_sdk.wire.harness import HEADER, Frame
+from flow_sdk.wire.harness import HEADER, PLATFORM_EVENTS, Frame
 
 EVENT_BYTES: Final = 256 << 10
 """Largest body of one event."""
@@ -63,8 +63,10 @@ def emit_event(event_type: str, event_data: Any = None) -> None:
     Outside of a container it does nothing, so that components can be called by their tests.
 
     Raises:
-        ValueError: The data is larger than `EVENT_BYTES` as JSON.
+        ValueError: The data is larger than `EVENT_BYTES` as JSON, or only the platform emits events of that type.
     """
+    if event_type in PLATFORM_EVENTS:
+        raise ValueError(f"event type {event_type!r} is the platform's own: expected another")
     if _current is None:
         return
     timestamp = datetime.now(UTC).isoformat()  # noqa: TID251 - when the component said it, for people.

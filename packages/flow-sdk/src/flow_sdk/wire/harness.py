@@ -18,6 +18,13 @@ from typing import Final
 HEADER: Final = struct.Struct(">BI")
 
 
+NETWORK_EVENT: Final = "network"
+"""Type of the event that each connection of a component's way out leaves."""
+
+PLATFORM_EVENTS: Final = frozenset({NETWORK_EVENT})
+"""Types that say what the platform saw: a component cannot put its own word in their place."""
+
+
 class Frame(enum.IntEnum):
     START = 1
     STARTED = 2

@@ -179,7 +179,8 @@ class NamespacesSandbox:
 
     def _pool(self, spec: base.ContainerSpec) -> Pool:
         self._opened()
-        spec = dataclasses.replace(spec, proxy=False)  # One template serves both kinds of containers.
+        if spec.proxy:
+            spec = dataclasses.replace(spec, proxy=False)  # One template serves both kinds of containers.
         pool = self._pools.get(spec)
         if pool is None or len(self._pools) > self._max_templates:
             self._evict(spec)
