@@ -90,10 +90,10 @@ executions = Table(
     _count("live_children"),
     _json("error"),
     _json("metrics"),
+    _at("due_at", nullable=True),
     _json("limit_keys"),
     _word("retry_of_id", nullable=True),
     _word("retried_as_id", nullable=True),
-    _at("due_at", nullable=True),
 )
 
 _e = executions.c
