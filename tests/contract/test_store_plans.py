@@ -42,6 +42,10 @@ HOT: list[Plan] = [
         "pk_executions",
     ),
     (execution_queue._READY, {"now": 1, "limit": 5}, "ix_executions_ready"),
+    (execution_queue._MATURE, {"now": 1, "limit": 5}, "ix_executions_delayed"),
+    (execution_queue._LOCK_READY, {"id": "x"}, "pk_executions"),
+    (execution_queue._HEADS, {"workspace_id": "w1", "lane": "c@r", "now": 1, "limit": 5}, "ix_executions_lane"),
+    (execution_queue._RUNNING, {}, "ix_executions_lease"),
     (execution_queue._NEXT_AVAILABLE, {"now": 1}, "ix_executions_delayed"),
     (execution_queue._SLOTS_IN_USE, {"holder": "r", "instance": "i"}, "ix_executions_lease"),
     (
@@ -74,8 +78,19 @@ HOT: list[Plan] = [
 SAMPLE: Plan = (rollouts._SAMPLE, {"deployment_id": "d7", "since": 1, "limit": 100}, "ix_executions_ended")
 # Sorts, but only what is already due again; the index finds those.
 SORTED: list[Plan] = [
-    (execution_queue._MATURED, {"now": 1, "limit": 5}, "ix_executions_delayed"),
     (execution_queue._LEASED_TO_OTHERS, {"holder": "r", "instance": "i"}, "ix_executions_lease"),
+]
+
+# Read from an end of the index, or probe it value by value.
+LOOSE: list[Plan] = [
+    (
+        execution_queue._COUNT_READY,
+        {"workspace_id": "w1", "first": "c@r", "end": "c@r!", "limit": 5},
+        "ix_executions_lane",
+    ),
+    (execution_queue._SURVEY, {}, "ix_executions_lane"),
+    (execution_queue._WORKSPACES, {"after": "", "limit": 5}, "ix_executions_lane"),
+    (execution_queue._LANES, {"workspace_id": "w1", "after": "", "limit": 5}, "ix_executions_lane"),
 ]
 
 FILTERS = ("status", "component_id", "parent_id", "ring_id", "kind")
@@ -122,6 +137,21 @@ def test_sqlite_uses_the_index_of_each_hot_query(sqlite_url: str) -> None:
             require_indexed(query, plan, {index})
             if (query, parameters, index) in HOT and query is not execution_queue._COUNTS:
                 assert "TEMP B-TREE" not in plan, f"{query.name} sorts: {plan}"
+
+
+def test_the_values_of_the_queue_are_probed_and_never_all_looked_at(sqlite_url: str, postgresql_url: str) -> None:
+    with sqlite_plans(sqlite_url) as connection:
+        for query, parameters, index in LOOSE:
+            steps = sqlite_plan(connection, query, parameters).split("; ")
+            on_executions = [step for step in steps if " executions " in step]
+            assert on_executions, query.name
+            assert all(index in step or "ix_executions_delayed" in step for step in on_executions), steps
+    with psycopg.connect(postgresql_url) as connection:
+        fill(connection)
+        for query, parameters, index in LOOSE:
+            plan = postgresql_plan(connection, query, parameters)
+            assert index in plan
+            assert "Seq Scan on executions" not in plan
 
 
 def test_sqlite_lists_in_the_order_of_an_index_for_every_filter(sqlite_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timedelta
 
 import pytest
@@ -31,7 +32,17 @@ from tests.support.store_records import (
 
 
 async def acquire(store: Store, at: datetime = NOW, limit: int = 10) -> list[Execution]:
-    return await store.write(lambda tx: tx.executions.acquire(at, limit))
+    """Those that are available by then."""
+
+    def operation(tx: Transaction) -> list[Execution]:
+        tx.executions.mature(at, 100)
+        return tx.executions.acquire(at, limit)
+
+    return await store.write(operation)
+
+
+def matured(delayed: Execution) -> Execution:
+    return dataclasses.replace(delayed, available_at=None)
 
 
 async def test_acquire_gives_the_highest_priority_first_then_the_oldest(store: Store) -> None:
@@ -59,8 +70,8 @@ async def test_acquire_gives_nothing_before_it_is_available(store: Store) -> Non
     await insert(store, delayed)
 
     assert await acquire(store, NOW - TICK) == []
-    assert await acquire(store, NOW) == [delayed]
-    assert await acquire(store, NOW + TICK) == [delayed]
+    assert await acquire(store, NOW) == [matured(delayed)]
+    assert await acquire(store, NOW + TICK) == [matured(delayed)]
 
 
 async def test_acquire_gives_nothing_whose_deadline_has_come(store: Store) -> None:
@@ -79,7 +90,8 @@ async def test_acquire_orders_the_ready_and_the_retried_as_one_queue(store: Stor
     later = execution(priority=9, available_at=NOW + TICK)
     await insert(store, *again, later, *ready, urgent)
 
-    expected = [urgent, ready[0], again[0], ready[1], again[1], ready[2], again[2]]
+    again = [matured(one) for one in again]
+    expected = [matured(urgent), ready[0], again[0], ready[1], again[1], ready[2], again[2]]
     assert await acquire(store) == expected
     assert await acquire(store, limit=4) == expected[:4]
 
@@ -100,7 +112,7 @@ async def test_what_was_leased_is_not_acquired_again_until_it_is_given_back(stor
 
     again = await update(store, running, retried(running, NOW + SECOND))
     assert await acquire(store) == []
-    assert await acquire(store, NOW + SECOND) == [again]
+    assert await acquire(store, NOW + SECOND) == [matured(again)]
 
 
 async def test_next_available_is_the_earliest_later_than_now(store: Store) -> None:

@@ -25,6 +25,7 @@ from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import ManualClock, new_id, seeded_entropy
 from flow_platform.domain.execution import Execution, RetryPolicy
+from flow_platform.domain.limits import AGING
 from flow_platform.store import open_store
 from flow_platform.store.base import ExecutionFilter, IdempotencyRecord, Payload, Transaction
 from flow_sdk.wire.execution import ErrorDocument
@@ -139,6 +140,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         def operation(tx: Transaction) -> list[Execution]:
             granted = []
+            tx.executions.mature(now, 1000)
             for one in tx.executions.acquire(now, limit):
                 after = domain.apply(one, domain.AttemptStarted(now, runner, "one", now + LEASE))
                 tx.executions.update(one, after)
@@ -148,8 +150,11 @@ class StoreMachine(RuleBasedStateMachine):
         granted = self.write(operation)
         expected = sorted(
             (one for one in self.model.values() if self._is_available(one)),
-            key=lambda one: (-one.priority, one.created_at, one.id),
+            key=lambda one: (one.created_at - one.priority * AGING, one.id),
         )[:limit]
+        for one in self.model.values():
+            if one.status is Status.QUEUED and one.available_at and one.available_at <= now:
+                self.model[one.id] = dataclasses.replace(one, available_at=None)
         assert [one.id for one in granted] == [one.id for one in expected]
         for one in granted:
             epochs = self.granted.setdefault(one.id, [])

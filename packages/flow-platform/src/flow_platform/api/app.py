@@ -19,6 +19,7 @@ from flow_platform.api.inline import InlineRoutes
 from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
+from flow_platform.api.policies import PolicyRoutes
 from flow_platform.api.retry import RetryRoutes
 from flow_platform.api.rings import RingRoutes
 from flow_platform.api.rollouts import RolloutRoutes
@@ -68,6 +69,7 @@ def create_app(
         *ScheduleRoutes(engine).routes(),
         *SecretRoutes(engine).routes(),
         *ApiKeyRoutes(engine).routes(),
+        *PolicyRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
         *FrontPage().routes(),

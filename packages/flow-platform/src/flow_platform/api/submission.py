@@ -16,6 +16,7 @@ from starlette.requests import Request
 from flow_platform.api.body import THREAD_FROM_BYTES, read_object
 from flow_platform.api.instants import parse_instant
 from flow_platform.domain.errors import PayloadTooLarge
+from flow_platform.domain.limits import MAX_PRIORITY
 from flow_platform.engine.accept import Submission
 from flow_platform.engine.submit import IdempotencyKey
 from flow_platform.engine.validation import invalid, missing
@@ -45,6 +46,8 @@ class SubmitBody(BaseModel):
     session_id: str | None = None
     messages: list[Any] = Field(default_factory=list[Any])
     state: dict[str, Any] = Field(default_factory=dict[str, Any])
+    concurrency_key: str | None = Field(None, description="What `concurrency_per_key` of a policy is counted by.")
+    priority: int = Field(0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Higher first, within the workspace.")
 
 
 async def read_submission(
@@ -99,6 +102,8 @@ def parse_submission(request: Request, kind: Kind, component: str, body: dict[st
         messages=_list(body, "messages"),
         state=_object(body, "state"),
         parent_billing_transaction_id=_transaction(request),
+        concurrency_key=_text(body, "concurrency_key"),
+        priority=_priority(body),
         start_at=_start_at(body, now),
     )
 
@@ -179,6 +184,15 @@ def _seconds(body: dict[str, Any], field: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
         raise invalid(field, value, "a number of seconds more than 0")
     return float(value)
+
+
+def _priority(body: dict[str, Any]) -> int:
+    value = body.get("priority")
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_PRIORITY:
+        raise invalid("priority", value, f"a whole number from {-MAX_PRIORITY} to {MAX_PRIORITY}")
+    return value
 
 
 def _flag(body: dict[str, Any], field: str) -> bool:

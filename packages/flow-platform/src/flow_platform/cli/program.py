@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "token": ("token", "Make a token."),
     "schedule": ("schedule", "Start components by the clock."),
     "secret": ("secret", "Set, list and delete secrets."),
+    "policy": ("policy", "Limits, rates, priorities and retries of components in rings."),
     "doctor": ("doctor", "Check this machine, and say how to mend what is missing."),
     "bench": ("bench", "Run the benchmark on this machine."),
     "api": ("api", "Run the server alone, for several machines."),

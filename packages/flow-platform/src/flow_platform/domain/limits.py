@@ -35,7 +35,7 @@ PATIENCE: Final = timedelta(minutes=1)
 STRIDE: Final = 1_000_000
 MAX_WEIGHT: Final = 1_000
 MAX_PRIORITY: Final = 100
-"""Up and down. Bounds how long aging takes: 200 levels, a little more than three hours."""
+"""That may be asked for, up and down. Bounds how long aging takes: 200 levels, a little more than three hours."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A queued execution. `queued_at` is when it became available, not when it was submitted."""
+    """A queued execution.
+
+    Attributes:
+        queued_at: Since when it waits.
+        priority: May be above what can be asked for: a child's has the waiting of its parent in it.
+    """
 
     id: str
     workspace_id: str
@@ -149,9 +154,8 @@ class _Chooser:
         return Choice(tuple(start), Usage(self._running, self._buckets, ahead, self._clock), blocked)
 
     def _rank(self, candidate: Candidate) -> tuple[int, datetime, str]:
-        priority = min(max(candidate.priority, -MAX_PRIORITY), MAX_PRIORITY)
         waited = max(self._now - candidate.queued_at, timedelta())
-        return -(priority + waited // AGING), candidate.queued_at, candidate.id
+        return -(candidate.priority + waited // AGING), candidate.queued_at, candidate.id
 
     def _keep_places(self, candidates: list[Candidate]) -> None:
         """Keeps a place in each of its keys for the longest-waiting candidates with several; one per key."""

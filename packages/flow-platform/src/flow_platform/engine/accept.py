@@ -20,10 +20,12 @@ from flow_platform.domain.clock import Entropy, new_id
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.graph import Node
+from flow_platform.domain.policy import Policy
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.engine import repetition
 from flow_platform.engine.graph_steps import CannotGoOn, take_step
 from flow_platform.engine.releases import resolve_deployment
+from flow_platform.engine.standing import limit_keys_of, priority_of
 from flow_platform.engine.submission import Submission, payload_of
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.execution import ErrorDocument
@@ -34,6 +36,7 @@ __all__ = ["MAX_DEPTH", "MAX_TIMEOUT_SECONDS", "NodeStarter", "Room", "Submissio
 MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600.0
 DEFAULT_TIMEOUT_SECONDS: Final = {Kind.TRANSFORM: 30.0}
 FALLBACK_TIMEOUT_SECONDS: Final = 300.0  # The contract's default.
+_NO_POLICY: Final = Policy()
 MAX_DEPTH: Final = 32  # Executions below executions; deeper is recursion that has lost its way.
 MAX_BEGUN_AT_ONCE: Final = 1_000  # Nodes that one transaction starts; graphs of graphs multiply.
 REFUSALS: Final = frozenset({"not_deployed", "depth_limit", "tree_limit"})
@@ -79,7 +82,8 @@ def accept(
     """
     execution_id = new_id(now, entropy)
     deployment, version = _deployment(tx, submission, component, ring, execution_id, now, entropy)
-    execution = _execution(submission, parent, component, version, deployment, ring, execution_id, now, entropy)
+    policy = tx.policies.last_seen(component.workspace_id).for_execution(component.id, deployment.ring_id)
+    execution = _execution(submission, parent, component, version, deployment, ring, execution_id, now, entropy, policy)
     room = room or Room()
     is_graph = version.definition.graph is not None
     if is_graph:
@@ -245,6 +249,7 @@ def _execution(
     execution_id: str,
     now: datetime,
     entropy: Entropy,
+    policy: Policy = _NO_POLICY,
 ) -> Execution:
     timeout = (
         submission.timeout_seconds
@@ -277,9 +282,9 @@ def _execution(
             parent.billing_transaction_id if parent else submission.parent_billing_transaction_id
         ),
         session_id=submission.session_id,
-        # Before further parents: those would wait for children, too, and fill the runners with waiting.
-        priority=submission.priority + (parent.priority + 1 if parent else 0),
-        retry=submission.retry or version.definition.retry,
+        priority=priority_of(submission, policy, parent, start_at, now),
+        retry=submission.retry or policy.retry or version.definition.retry,
         available_at=start_at,
         retry_of_id=submission.retry_of_id,
+        limit_keys=limit_keys_of(submission, component.id, ring.id),
     )

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from flow_platform.domain import errors
@@ -89,6 +89,7 @@ class Claims:
         for instance in list(self._undelivered):
             if self._grants.find(instance) is None:
                 self._keep_leased(instance)
+        self._grants.wake_for_later()
 
     async def _wait_for_work(self, claim: HeldClaim) -> list[Grant]:
         loop = asyncio.get_running_loop()
@@ -107,9 +108,14 @@ class Claims:
             if granted or remaining <= 0:
                 return granted
             pause = min(remaining, LOOK_AGAIN_SECONDS)
+            now = self._clock.now()
             if available_at is not None:
-                pause = min(pause, max(0.001, (available_at - self._clock.now()).total_seconds()))
+                pause = min(pause, max(0.001, (available_at - now).total_seconds()))
+            # Exactly then where that is known: a float's rounding would look like being late.
+            until = now + timedelta(seconds=pause)
+            claim.looks_at = min(until, available_at) if available_at is not None else until
             await claim.waiter.wait(pause)
+            claim.looks_at = None
         return []
 
     def _take(self, instance: str) -> list[Grant]:

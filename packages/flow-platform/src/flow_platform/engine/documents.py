@@ -34,6 +34,7 @@ def document_of(
     runners_alive: int | None = None,
     checkpoints: Sequence[Checkpoint] = (),
     graph: GraphView | None = None,
+    held_back: WaitingOn | None = None,
 ) -> StatusDocument:
     """Builds the document.
 
@@ -42,6 +43,7 @@ def document_of(
         runners_alive: None when not known; only used to say why an execution is still queued.
         checkpoints: That are open, of one that waits; only used to say what for.
         graph: Of a graph workflow, where that is known.
+        held_back: The limit that a queued execution waits for, if one does (`blocked`).
     """
     result = result or Result()
     is_workflow = execution.kind is Kind.WORKFLOW
@@ -79,7 +81,7 @@ def document_of(
         errors=list(graph.errors) if graph else errors_of(attempts),
         metrics=_metrics(execution),
         billing=_billing(execution),
-        waiting_on=waiting_on(execution, now, runners_alive, checkpoints, graph),
+        waiting_on=held_back or waiting_on(execution, now, runners_alive, checkpoints, graph),
     )
 
 

@@ -14,6 +14,7 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine import reports
+from flow_platform.engine.blocked import held_back
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
 from flow_platform.engine.documents import document_of
 from flow_platform.engine.ends import Ends
@@ -21,7 +22,7 @@ from flow_platform.engine.graph_steps import view_of
 from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
-from flow_sdk.wire.execution import EventDocument, StatusDocument
+from flow_sdk.wire.execution import EventDocument, StatusDocument, WaitingOn
 from flow_sdk.wire.status import Status
 
 LOOK_AGAIN_SECONDS: Final = 5.0  # The safety net under the wake-ups.
@@ -90,9 +91,9 @@ class Executions:
             page = tx.executions.list(org_id, workspace_id, where, cursor, limit)
             now = self._clock.now()
             alive = _runners_alive(tx, page.items, now)
-            return Page(
-                [document_of(execution, now, runners_alive=alive) for execution in page.items], page.next_cursor
-            )
+            held = held_back(tx, page.items, now)
+            documents = [document_of(one, now, runners_alive=alive, held_back=held.get(one.id)) for one in page.items]
+            return Page(documents, page.next_cursor)
 
         return await self._store.read(operation)
 
@@ -151,13 +152,15 @@ class Executions:
         """The execution and all below it: `{"execution": document, "children": [...]}`, without payloads."""
         principal.require(Action.READ, org_id, workspace_id)
 
-        def operation(tx: Transaction) -> tuple[builtins.list[Execution], int | None]:
+        def operation(tx: Transaction) -> tuple[builtins.list[Execution], int | None, dict[str, WaitingOn]]:
             execution = self.find(tx, principal, org_id, workspace_id, execution_id)
             executions = tx.executions.tree(execution.root_id, MAX_TREE)
-            return executions, _runners_alive(tx, executions, self._clock.now())
+            now = self._clock.now()
+            held = held_back(tx, executions, now)
+            return executions, _runners_alive(tx, executions, now), held
 
-        executions, runners_alive = await self._store.read(operation)
-        return self._nest(executions, execution_id, runners_alive)
+        executions, runners_alive, held = await self._store.read(operation)
+        return self._nest(executions, execution_id, runners_alive, held)
 
     async def events(
         self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, after: int
@@ -216,6 +219,7 @@ class Executions:
             runners_alive=_runners_alive(tx, [execution], now),
             checkpoints=tx.checkpoints.all_open(execution.id, SHOWN_CHECKPOINTS) if is_waiting else (),
             graph=view_of(tx, execution),
+            held_back=held_back(tx, [execution], now).get(execution.id),
         )
 
     def find(
@@ -239,11 +243,19 @@ class Executions:
                 raise missing
         return execution
 
-    def _nest(self, executions: builtins.list[Execution], top: str, runners_alive: int | None) -> dict[str, Any]:
+    def _nest(
+        self,
+        executions: builtins.list[Execution],
+        top: str,
+        runners_alive: int | None,
+        held: dict[str, WaitingOn],
+    ) -> dict[str, Any]:
         now = self._clock.now()
         nodes: dict[str, dict[str, Any]] = {
             e.id: {
-                "execution": document_of(e, now, runners_alive=runners_alive).model_dump(mode="json"),
+                "execution": document_of(
+                    e, now, runners_alive=runners_alive, held_back=held.get(e.id)
+                ).model_dump(mode="json"),
                 "children": [],
             }
             for e in executions

@@ -17,6 +17,7 @@ from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.component import Version
 from flow_platform.domain.execution import Execution
+from flow_platform.engine.turns import Turns
 from flow_platform.engine.wakeups import Waiter
 from flow_platform.store.base import Attempt, Payload, Transaction
 from flow_sdk.wire.runner import Claim
@@ -34,12 +35,13 @@ class Leasing:
     hold: timedelta = timedelta(seconds=10)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class HeldClaim:
-    """A runner's question for work that is not answered yet."""
+    """A runner's question for work that is not answered yet. `looks_at`: when it looks for work again by itself."""
 
     request: Claim
     waiter: Waiter
+    looks_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Grants:
         self._leasing = leasing
         self._held: dict[str, HeldClaim] = {}  # By runner instance: its newest claim.
         self._versions: dict[str, Version] = {}
+        self._turns = Turns()
+        self._look_again_at: datetime | None = None  # For free slots that a transaction found nothing for.
 
     def hold(self, claim: HeldClaim) -> None:
         """Replaces an earlier claim of the same runner process, which is woken to be answered with nothing."""
@@ -86,6 +90,15 @@ class Grants:
     def find(self, instance: str) -> HeldClaim | None:
         return self._held.get(instance)
 
+    def wake_for_later(self) -> None:
+        """After a commit: claims that would look too late for what was found to become possible look now, and plan."""
+        at, self._look_again_at = self._look_again_at, None
+        if at is None:
+            return
+        for claim in self._held.values():
+            if claim.looks_at is None or claim.looks_at > at:
+                claim.waiter.wake()
+
     def grant_waiting(self, tx: Transaction) -> list[Grant]:
         """Gives what is queued to the claims that are held, as far as their runners have free slots."""
         now = self._clock.now()
@@ -93,23 +106,30 @@ class Grants:
 
     def grant(self, tx: Transaction, claim: HeldClaim, now: datetime) -> list[Grant]:
         """Leases up to the runner's free slots; nothing to a claim that was replaced."""
-        request = claim.request
-        if not self.is_held(claim):
-            return []
-        in_use = tx.executions.slots_in_use(request.runner_id, request.instance)
-        free = min(request.slots - in_use, request.room, MAX_GRANT)
-        if free <= 0:
-            return []
-        return [self._lease(tx, execution, request, now) for execution in tx.executions.acquire(now, free)]
+        granted, look_again_at = self._grant(tx, claim, now)
+        if look_again_at is not None:
+            self._look_again_at = min(look_again_at, self._look_again_at or look_again_at)
+        return granted
 
     def grant_or_next(self, tx: Transaction, claim: HeldClaim) -> tuple[list[Grant], datetime | None]:
         """What is leased to a claim; if nothing, when more becomes available by itself.
 
         Both as of one instant: of two, what becomes available in between would be in neither answer.
         """
-        now = self._clock.now()
-        granted = self.grant(tx, claim, now)
-        return granted, None if granted else tx.executions.next_available_at(now)
+        granted, look_again_at = self._grant(tx, claim, self._clock.now())
+        return granted, None if granted else look_again_at
+
+    def _grant(self, tx: Transaction, claim: HeldClaim, now: datetime) -> tuple[list[Grant], datetime | None]:
+        request = claim.request
+        if not self.is_held(claim):
+            return [], None
+        in_use = tx.executions.slots_in_use(request.runner_id, request.instance)
+        free = min(request.slots - in_use, request.room, MAX_GRANT)
+        if free <= 0:
+            return [], None
+        turn = self._turns.next(tx, free, now)
+        granted = [self._lease(tx, execution, request, now) for execution in turn.executions]
+        return granted, turn.look_again_at if len(granted) < free else None
 
     def _lease(self, tx: Transaction, execution: Execution, request: Claim, now: datetime) -> Grant:
         expires_at = now + self._leasing.lease

@@ -25,6 +25,7 @@ from flow_platform.engine.claims import Claims
 from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.stages import Stages
+from flow_platform.engine.standing import asked_for
 from flow_platform.engine.submit import IdempotencyKey, check_key, first_answer
 from flow_platform.engine.validation import invalid
 from flow_platform.engine.wakeups import WORK, Wakeups
@@ -221,7 +222,7 @@ def _repeat(tx: Transaction, old: Execution, changed: Changed, now: datetime, en
     if component is None or ring is None:
         raise errors.NotFound(f"the component or the ring of execution {old.id!r} is gone")
     parent = tx.executions.find(old.parent_id, for_update=True) if old.parent_id else None
-    submission = _submission(tx, old, parent, component, changed)
+    submission = _submission(tx, old, component, changed)
     submission = replace(submission, deployment_id=_deployment_id(tx, old, component, ring, changed.version))
     return accept(tx, submission, component, ring, parent, now=now, entropy=entropy)
 
@@ -252,13 +253,12 @@ def _above(tx: Transaction, old: Execution, chosen: set[str] | None = None) -> E
     return None
 
 
-def _submission(
-    tx: Transaction, old: Execution, parent: Execution | None, component: Component, changed: Changed
-) -> Submission:
+def _submission(tx: Transaction, old: Execution, component: Component, changed: Changed) -> Submission:
     payload = tx.executions.payload(old.id)
     input_data = changed.input.input_data if changed.input else payload.input_data
     if changed.input and old.kind is Kind.CODE_BLOCK and not isinstance(input_data, dict):
         raise invalid("input_data", input_data, "an object of keyword arguments")
+    priority, concurrency_key = asked_for(tx, old)
     return Submission(
         kind=old.kind,
         component=component.id,
@@ -271,7 +271,8 @@ def _submission(
         messages=payload.messages,
         state=payload.state,
         parent_billing_transaction_id=old.parent_billing_transaction_id,
-        priority=old.priority - (parent.priority + 1 if parent else 0),  # Which `accept` adds.
+        priority=priority,
+        concurrency_key=concurrency_key,
         retry_of_id=old.id,
     )
 

@@ -27,6 +27,7 @@ from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
+from flow_platform.engine.policies import PolicyService
 from flow_platform.engine.recorder import Recorder
 from flow_platform.engine.releases import Releases
 from flow_platform.engine.retry import Retries
@@ -76,6 +77,7 @@ class Engine:
     variables: Variables
     secrets: Secrets
     api_keys: ApiKeys
+    policies: PolicyService
     tokens: Tokens
     workspace: Workspace
 
@@ -118,6 +120,8 @@ class Engine:
         self.api_keys = ApiKeys(self.store, self.clock)
         stages = Stages()
         notices = CancelNotices(self._link.publish, self._wakeups)
+        self.policies = PolicyService(self.store, self.clock, self._wakeups)
+        await self.policies.start()
         grants = Grants(self.clock, self.leasing)
         self._claims = Claims(
             self.store,
@@ -158,6 +162,7 @@ class Engine:
         self.schedules = Schedules(self.store, self.clock, self._wakeups, stages, grants, self.scheduler)
         self._spawn("link", self._link.connect(self._attach))
         self._spawn("rollouts", RolloutWatch(self.store, self.clock, self._wakeups, self.rollouts).run())
+        self._spawn("policies", self.policies.run())
         self._spawn("sweeper", self.sweeper.run(self.leasing.lease, lambda: self._link.is_up))
         self._spawn("scheduler", self.scheduler.run())
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, system_entropy
+from flow_platform.domain.component import Component
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.release import Ring
@@ -28,6 +29,7 @@ from flow_sdk.wire.status import Status
 
 MAX_LIVE_CHILDREN: Final = 10_000  # Of one execution at the same time; each is a row and a container.
 MAX_KEY_LENGTH: Final = 255
+QUEUE_FULL_RETRY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Submitter:
             Forbidden: The role may not submit, or an execution asks for another ring than its own.
             Conflict: `not_deployed`, `idempotency_key_reused`, or `parent_ended`.
             InvalidInput: Timeout or depth out of bounds.
+            RateLimited: `queue_full`, or too many unfinished children.
             StoreUnavailable, StorageFull: Nothing was accepted.
         """
         principal.require(Action.SUBMIT, org_id, workspace_id)
@@ -124,6 +127,7 @@ class _Submit:
         submission = self.submission
         if replay and replay.repeated:
             submission = dataclasses.replace(submission, retry_of_id=replay.repeated.id)
+        _check_queue(tx, component, ring)
         execution = accept(tx, submission, component, ring, parent, now=self.now, entropy=self.entropy)
         if replay:
             replay.remember(execution)
@@ -211,6 +215,19 @@ def check_key(idempotency: IdempotencyKey | None) -> None:
             f"Idempotency-Key has {len(idempotency.key)} characters: expected 1 to {MAX_KEY_LENGTH}",
             details=[{"field": "Idempotency-Key", "message": f"expected 1 to {MAX_KEY_LENGTH} characters"}],
         )
+def _check_queue(tx: Transaction, component: Component, ring: Ring) -> None:
+    """Raises RateLimited when enough wait. Those that wait for a time (delayed, in back-off) do not count."""
+    max_queued = tx.policies.last_seen(component.workspace_id).for_execution(component.id, ring.id).max_queued
+    if max_queued is None:
+        return
+    if max_queued and tx.executions.count_ready(component.workspace_id, component.id, ring.id, max_queued) < max_queued:
+        return
+    raise errors.RateLimited(
+        f"{component.kind.value} {component.slug!r} has {max_queued} executions waiting in ring {ring.name!r}:"
+        " its policy allows no more (max_queued)",
+        retry_after=QUEUE_FULL_RETRY_SECONDS,
+        code="queue_full",
+    )
 
 
 def _check(submission: Submission, idempotency: IdempotencyKey | None) -> None:

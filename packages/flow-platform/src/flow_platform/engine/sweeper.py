@@ -23,6 +23,7 @@ from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_childre
 from flow_platform.engine.ends import Ends
 from flow_platform.engine.heartbeats import lose
 from flow_platform.engine.rollout_watch import failure_keys
+from flow_platform.engine.turns import MATURE_BATCH
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Store, Transaction
 from flow_sdk.wire.status import Status
@@ -40,6 +41,7 @@ class _Swept:
     changed: list[Execution] = field(default_factory=list[Execution])
     stopped: list[Execution] = field(default_factory=list[Execution])  # As they were: still with their holder.
     cancelled: Cancelled = field(default_factory=Cancelled)
+    matured: int = 0
 
 
 class Sweeper:
@@ -78,14 +80,15 @@ class Sweeper:
         swept = await self._store.write(lambda tx: self._sweep(tx, leases))
         self._notices.stop_containers(swept.stopped, "timeout")
         self._notices.send(swept.cancelled)
-        if swept.changed:
+        if swept.changed or swept.matured:
             ids = [execution.id for execution in swept.changed]
             self._wakeups.notify([*ids, *failure_keys(swept.changed), WORK])
-        return len(swept.changed) >= BATCH
+        return len(swept.changed) >= BATCH or swept.matured >= MATURE_BATCH
 
     def _sweep(self, tx: Transaction, leases: bool) -> _Swept:
         now = self._clock.now()
-        swept = _Swept()
+        # Claims do it as well, but only when they have a free slot: many that are due at once would hide others.
+        swept = _Swept(matured=tx.executions.mature(now, MATURE_BATCH))
         for execution in tx.executions.due(now, BATCH):
             if execution.deadline_at <= now and execution.status is not Status.CANCELLING:
                 self._time_out(tx, execution, swept)

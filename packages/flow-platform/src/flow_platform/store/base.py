@@ -25,6 +25,8 @@ from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
 from flow_platform.store.api_key_table import ApiKeyTable
 from flow_platform.store.model_table import ModelTable
+from flow_platform.store.policy_table import PolicyTable
+from flow_platform.store.queue_table import QueueTable
 from flow_platform.store.rollout_port import RolloutTable
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.secret_table import SecretTable
@@ -109,7 +111,7 @@ class ExecutionFilter:
     retried: bool | None = None  # By hand; see `Execution.retried_as_id`.
 
 
-class ExecutionTable(Protocol):
+class ExecutionTable(QueueTable, Protocol):
     def insert(self, execution: Execution, payload: Payload) -> None: ...
 
     def find(self, execution_id: str, *, for_update: bool = False) -> Execution | None:
@@ -135,13 +137,6 @@ class ExecutionTable(Protocol):
 
     def release_child(self, parent_id: str) -> None:
         """Lowers it by one; for children that were started by another parent, see `joined`."""
-        ...
-
-    def acquire(self, now: datetime, limit: int) -> list[Execution]:
-        """Queued executions that are available now (`available_at` absent or not later than `now`) and whose deadline
-        is ahead, highest priority first, then oldest. Locked until the end of the transaction: no other process gets
-        them too.
-        """
         ...
 
     def next_available_at(self, now: datetime) -> datetime | None:
@@ -442,6 +437,7 @@ class Transaction(Protocol):
     schedules: ScheduleTable
     secrets: SecretTable
     api_keys: ApiKeyTable
+    policies: PolicyTable
     models: ModelTable
 
 

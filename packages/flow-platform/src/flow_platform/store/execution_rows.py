@@ -123,7 +123,7 @@ def _metrics(text: str | None) -> MetricsDocument:
     return _NO_METRICS if text is None else document_from(MetricsDocument, text)
 
 
-def _keys(text: str | None) -> tuple[str, ...]:
+def keys_from(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(from_json(text))
 
 
@@ -134,6 +134,6 @@ _CONVERSION_OF: Final[dict[str, Callable[[Any], Any]]] = {
     "retry": _retry,
     "error": _error,
     "metrics": _metrics,
-    "limit_keys": _keys,
+    "limit_keys": keys_from,
 }
 _CONVERSIONS: Final = tuple((FIELDS.index(name), convert) for name, convert in _CONVERSION_OF.items())

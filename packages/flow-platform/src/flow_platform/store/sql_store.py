@@ -10,6 +10,7 @@ from flow_platform.domain import errors
 from flow_platform.store.base import Transaction
 from flow_platform.store.connection import Connection, Database
 from flow_platform.store.group_commit import GroupCommit
+from flow_platform.store.policy_cache import PolicyCache
 from flow_platform.store.readers import Readers
 from flow_platform.store.transaction import SqlTransaction
 
@@ -21,8 +22,13 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._writer = GroupCommit(database, _transaction)
-        self._readers = Readers(database, _transaction)
+        policies = PolicyCache()
+
+        def transaction(connection: Connection) -> Transaction:
+            return SqlTransaction(connection, policies)
+
+        self._writer = GroupCommit(database, transaction)
+        self._readers = Readers(database, transaction)
         self._is_open = False
 
     @property
@@ -55,7 +61,3 @@ class SqlStore:
     def _require_open(self) -> None:
         if not self._is_open:
             raise errors.StoreUnavailable("the store is not open yet")
-
-
-def _transaction(connection: Connection) -> Transaction:
-    return SqlTransaction(connection)

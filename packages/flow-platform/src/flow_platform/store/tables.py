@@ -107,11 +107,24 @@ def partial_index(name: str, condition: str, *columns: Any, unique: bool = False
 
 
 # The queue, in the order of claims. Those in back-off are apart, so that a claim never walks over them.
-partial_index("ix_executions_ready", f"{_QUEUED} AND available_at IS NULL", _e.priority.desc(), _e.created_at, _e.id)
+_RANK = sa.text("(created_at - priority * 60000000)")  # `execution_queue` says why; a minute is `limits.AGING`.
+_LANE = sa.text("(component_id || '@' || coalesce(ring_id, '') || coalesce(limit_keys, ''))")
+partial_index("ix_executions_ready", f"{_QUEUED} AND available_at IS NULL", _RANK, _e.id)
+partial_index("ix_executions_lane", f"{_QUEUED} AND available_at IS NULL", _e.workspace_id, _LANE, _RANK, _e.id)
 partial_index("ix_executions_delayed", f"{_QUEUED} AND available_at IS NOT NULL", _e.available_at)
 # The sweeper's index. `status` makes it answer the counts of unfinished executions alone.
 partial_index("ix_executions_due", "due_at IS NOT NULL", _e.due_at, _e.id, _e.status)
-partial_index("ix_executions_lease", "lease_holder IS NOT NULL", _e.lease_holder, _e.lease_instance)
+# Who holds which leases; with the rest it answers alone what runs under each limit.
+partial_index(
+    "ix_executions_lease",
+    "lease_holder IS NOT NULL",
+    _e.lease_holder,
+    _e.lease_instance,
+    _e.workspace_id,
+    _e.component_id,
+    _e.ring_id,
+    _e.limit_keys,
+)
 partial_index("ix_executions_parent", "parent_id IS NOT NULL", _e.parent_id, _e.created_at, _e.id)
 partial_index("ix_executions_root", "parent_id IS NOT NULL", _e.root_id, _e.created_at, _e.id)
 # What ended without a result and was not retried: small, however many were retried or completed.

@@ -11,6 +11,9 @@ from flow_platform.store.connection import Connection
 from flow_platform.store.executions import ExecutionRows
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.models import ModelRows
+from flow_platform.store.policies import PolicyRows
+from flow_platform.store.policy_cache import PolicyCache
+from flow_platform.store.policy_table import PolicyTable
 from flow_platform.store.rollouts import RolloutRows
 from flow_platform.store.runners import RunnerRows
 from flow_platform.store.schedule_table import ScheduleTable
@@ -21,7 +24,7 @@ from flow_platform.store.tenancy import TenancyRows
 
 
 class SqlTransaction:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, policies: PolicyCache) -> None:
         self.executions: base.ExecutionTable = ExecutionRows(connection)
         self.checkpoints: base.CheckpointTable = CheckpointRows(connection)
         self.catalog: base.CatalogTable = CatalogRows(connection)
@@ -31,4 +34,5 @@ class SqlTransaction:
         self.schedules: ScheduleTable = ScheduleRows(connection)
         self.secrets: SecretTable = SecretRows(connection)
         self.api_keys: ApiKeyTable = ApiKeyRows(connection)
+        self.policies: PolicyTable = PolicyRows(connection, policies)
         self.models: ModelTable = ModelRows(connection)

@@ -70,8 +70,8 @@ class WaitingOn(Document):
     """What a non-terminal execution waits for, and until when at the latest.
 
     Attributes:
-        reason: `start`, `runner`, `concurrency`, `children`, `back_off`, `container`, `cancel`, `event`, `timer`,
-            `approval`.
+        reason: `start`, `runner`, `concurrency`, `rate`, `children`, `back_off`, `container`, `cancel`, `event`,
+            `timer`, `approval`.
         until: When the engine acts by itself if nothing happens before.
         message: The same for people.
     """
