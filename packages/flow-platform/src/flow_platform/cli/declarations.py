@@ -1,4 +1,4 @@
-"""Finds the components declared in Python files without running them: what is published is read, never executed.
+"""Finds the components declared in files without running them: what is published is read, never executed.
 
 The declaration itself is made by `flow_sdk.declare`, from the literals of the decorator, so a file means the same here
 as when it is imported.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from flow_platform.cli.graph_files import GraphFile, in_order, is_graph_file, read_graph
 from flow_platform.domain.errors import FlowError, InvalidInput
 from flow_sdk import declare
 from flow_sdk.declare import Declaration
@@ -41,31 +42,52 @@ class Found:
     place: str
 
     @property
+    def kind(self) -> Kind:
+        return self.declaration.kind
+
+    @property
+    def slug(self) -> str:
+        return self.declaration.slug
+
+    @property
     def label(self) -> str:
-        return f"{self.declaration.kind.path}/{self.declaration.slug}"
+        return f"{self.kind.path}/{self.slug}"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return self.declaration.publish_body(self.code)
 
 
-def find_components(path: Path) -> list[Found]:
+Publishable = Found | GraphFile
+
+
+def find_components(path: Path) -> list[Publishable]:
     """All components of a file or, recursively, a folder, in the order in which to publish them.
+
+    Graphs come last, each after the graphs of the folder that it refers to.
 
     Raises:
         FlowError: There is none, or one is declared in a way that cannot be read; with file and line.
     """
     if not path.exists():
         raise FlowError(f"{str(path)!r} does not exist: expected a Python file or a folder")
-    files = [path] if path.is_file() else sorted(_python_files(path))
-    found = [component for file in files for component in read_components(file)]
+    files = [path] if path.is_file() else sorted(_source_files(path))
+    found: list[Publishable] = []
+    for file in files:
+        found += [read_graph(file)] if is_graph_file(file) else read_components(file)
     if not found:
         raise FlowError(
             f"{str(path)!r} declares no component",
             hint="decorate a top-level function with @code_block, @transform or @workflow from flow_sdk",
         )
-    seen: dict[str, Found] = {}
+    seen: dict[str, Publishable] = {}
     for component in found:
         if other := seen.get(component.label):
             raise InvalidInput(f"{component.place}: {component.label} is declared at {other.place} already")
         seen[component.label] = component
-    return sorted(found, key=lambda component: ORDER.index(component.declaration.kind))
+    code = [component for component in found if isinstance(component, Found)]
+    graphs = [component for component in found if isinstance(component, GraphFile)]
+    return [*sorted(code, key=lambda component: ORDER.index(component.kind)), *in_order(graphs)]
 
 
 def read_components(file: Path) -> list[Found]:
@@ -154,11 +176,11 @@ def _literals(word: str, decorator: ast.Call, file: Path) -> dict[str, Any]:
     return options
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
+def _source_files(folder: Path) -> Iterator[Path]:
     for entry in folder.iterdir():
         if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
             continue
         if entry.is_dir() and not entry.is_symlink():
-            yield from _python_files(entry)
-        elif entry.suffix == ".py" and entry.is_file():
+            yield from _source_files(entry)
+        elif (entry.suffix == ".py" or is_graph_file(entry)) and entry.is_file():
             yield entry

@@ -1,4 +1,4 @@
-"""`flow publish`: sends the components declared in Python files to the platform."""
+"""`flow publish`: sends the components declared in files to the platform."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import typer
 
 from flow_platform.cli import output
 from flow_platform.cli.connection import Connection, with_connection
+from flow_platform.cli.graph_files import GraphFile
 from flow_platform.domain.errors import FlowError
 
 if TYPE_CHECKING:
-    from flow_platform.cli.declarations import Found
+    from flow_platform.cli.declarations import Publishable
     from flow_platform.cli.remote import Remote
 
 PARALLEL: Final = 4  # Publishes at the same time; each waits for a build, and runners bound those by themselves.
@@ -42,7 +43,7 @@ class Outcome:
 @with_connection
 def publish(
     connection: Connection,
-    path: Annotated[Path, typer.Argument(help="A Python file, or a folder of them.")],
+    path: Annotated[Path, typer.Argument(help="A Python file, a *.workflow.json, or a folder of them.")],
     ring: Annotated[str, typer.Option(help="Ring that gets the new version.", envvar="FLOW_RING")] = "dev",
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
@@ -67,33 +68,36 @@ def publish(
         output.emit_json([vars(outcome) for outcome in outcomes])
 
 
-def publish_components(remote: Remote, components: list[Found], ring: str) -> Iterator[Outcome]:
+def publish_components(remote: Remote, components: list[Publishable], ring: str) -> Iterator[Outcome]:
     """Publishes several at a time; yields in the order given. The first refusal ends it, with the component's place.
+
+    Graphs are published one after the other, when all the rest is: what they refer to must be there.
 
     Raises:
         FlowError: The platform refused one.
     """
     ring_id = remote.ring_id(ring)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        running = [pool.submit(_publish_one, remote, component, ring_id) for component in components]
+        of_code = [component for component in components if not isinstance(component, GraphFile)]
+        running = [pool.submit(_publish_one, remote, component, ring_id) for component in of_code]
         try:
             for outcome in running:
                 yield outcome.result()
         finally:
             for outcome in running:
                 outcome.cancel()
+    for component in components:
+        if isinstance(component, GraphFile):
+            yield _publish_one(remote, component, ring_id)
 
 
-def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
+def _publish_one(remote: Remote, component: Publishable, ring_id: str) -> Outcome:
     from flow_platform.cli.deployments import require_not_failed, settled
     from flow_platform.cli.remote import PUBLISH_TIMEOUT_SECONDS
 
     started = time.monotonic()
-    declaration = component.declaration
     try:
-        status, made = remote.post(
-            f"/{declaration.kind.path}", declaration.publish_body(component.code), PUBLISH_TIMEOUT_SECONDS
-        )
+        status, made = remote.post(f"/{component.kind.path}", component.body, PUBLISH_TIMEOUT_SECONDS)
         deployed, deployment = remote.post(
             "/deployments", {"component_id": made["id"], "version": made["version"], "ring_id": ring_id}
         )
@@ -108,8 +112,8 @@ def _publish_one(remote: Remote, component: Found, ring_id: str) -> Outcome:
         ) from error
     change = "unchanged" if status == 200 else "created" if made["version"] == 1 else "updated"
     return Outcome(
-        declaration.kind.path,
-        declaration.slug,
+        component.kind.path,
+        component.slug,
         change,
         made["version"],
         made["id"],

@@ -107,38 +107,32 @@ class _Walk:
                 match self._decide(node):
                     case "skip":
                         self._skipped.add(node)
-                    case Start() as ready if node not in self._state.started:
+                    case Start() as ready:
                         start.append(ready)
                     case ErrorDocument() as error:
                         self._outcomes[node] = Outcome("failed", error=error)
                     case _:
                         running = True
             self._publish(node)
-            for edge in self._graph.outgoing[node]:
-                self._decide_edge(edge)
         skipped = tuple(node for node in self._graph.nodes if node in self._skipped)
-        state = dataclasses.replace(self._state, outcomes=self._outcomes, edges=self._edges)
         if start or running:
             places = {node: place for place, node in enumerate(self._graph.nodes)}
-            return Advance(state, tuple(sorted(start, key=lambda ready: places[ready.node])), skipped, None)
-        return Advance(state, (), skipped, self._result())
+            ordered = tuple(sorted(start, key=lambda ready: places[ready.node]))
+            return Advance(self._decided(), ordered, skipped, None)
+        result = self._result()
+        return Advance(self._decided(), (), skipped, result)
+
+    def _decided(self) -> RunState:
+        return dataclasses.replace(self._state, outcomes=self._outcomes, edges=self._edges)
 
     def _decide(self, node: str) -> Start | ErrorDocument | Literal["skip", "wait"]:
-        edges = [self._edges.get(edge.key) for edge in self._graph.incoming[node]]
-        taken = [edge is not None and edge.taken for edge in edges]
-        refused = [edge is not None and not edge.taken for edge in edges]
-        if edges and self._graph.nodes[node].join == "all":
-            if any(refused):
-                return "skip"
-            if not all(taken):
-                return "wait"
-        elif edges:
-            if all(refused):
-                return "skip"
-            if not any(taken):
-                return "wait"
         if node in self._state.started:
             return "wait"
+        edges = self._graph.incoming[node]
+        join = self._join_all if self._graph.nodes[node].join == "all" else self._join_any
+        joined = join(edges) if edges else "start"
+        if joined != "start":
+            return joined
         template = self._graph.nodes[node].input
         if not all(self._is_settled(reference.node) for _, reference in template.references() if reference.node):
             return "wait"
@@ -147,28 +141,59 @@ class _Walk:
         except errors.InvalidInput as error:
             return _error(error)
 
-    def _decide_edge(self, edge: Edge) -> None:
-        if edge.key in self._edges or not self._is_settled(edge.source):
-            return
+    def _join_all(self, edges: tuple[Edge, ...]) -> Literal["start", "skip", "wait"]:
+        if any(self._is_settled(edge.source) and self._is_dead(edge) for edge in edges):
+            return "skip"
+        # Conditions last, and all at once: a wide join would otherwise be read at the end of each of its sources.
+        if not all(self._is_settled(edge.source) for edge in edges):
+            return "wait"
+        taken = [self._is_taken(edge) for edge in edges]
+        if None in taken:
+            return "wait"
+        return "start" if all(taken) else "skip"
+
+    def _join_any(self, edges: tuple[Edge, ...]) -> Literal["start", "skip", "wait"]:
+        undecided = False
+        for edge in edges:
+            taken = self._is_taken(edge)
+            if taken:
+                return "start"
+            undecided = undecided or taken is None
+        return "wait" if undecided else "skip"
+
+    def _is_dead(self, edge: Edge) -> bool:
+        """Whether the edge is not taken, whatever its condition says, given that its source is settled."""
         outcome = self._outcomes.get(edge.source)
+        if outcome is None:
+            return True
+        return outcome.status == "failed" and (edge.condition is None or "errors" not in edge.condition.reads.paths)
+
+    def _is_taken(self, edge: Edge) -> bool | None:
+        """None while that is not decided."""
+        if edge.key not in self._edges:
+            decision = self._decision(edge)
+            if decision is None:
+                return None
+            self._edges[edge.key] = decision
+        return self._edges[edge.key].taken
+
+    def _decision(self, edge: Edge) -> EdgeDecision | None:
+        if not self._is_settled(edge.source):
+            return None
         condition = edge.condition
-        if outcome is None or (outcome.status == "failed" and (not condition or "errors" not in condition.reads.paths)):
-            self._edges[edge.key] = EdgeDecision(taken=False)
-            return
-        if condition is None:
-            self._edges[edge.key] = EdgeDecision(taken=True)
-            return
+        if self._is_dead(edge) or condition is None:
+            return EdgeDecision(taken=not self._is_dead(edge))
         visible = self._graph.upstream[edge.source] | {edge.source}
         read = condition.reads.nodes()
         if not all(self._is_settled(node) for node in (visible if read is None else read)):
-            return
+            return None
         shown = visible if read is None else visible & read
         outputs = {node: self._outputs[node] for node in shown if node in self._outputs}
         failures = {node: self._failures[node] for node in shown if node in self._failures}
         try:
-            self._edges[edge.key] = EdgeDecision(condition.evaluate(self._state.inputs, outputs, failures))
+            return EdgeDecision(condition.evaluate(self._state.inputs, outputs, failures))
         except errors.InvalidInput as error:
-            self._edges[edge.key] = EdgeDecision(taken=False, error=_error(error))
+            return EdgeDecision(taken=False, error=_error(error))
 
     def _publish(self, node: str) -> None:
         """Makes an outcome visible to mappings and conditions."""
@@ -181,8 +206,9 @@ class _Walk:
         return node in self._outcomes or node in self._skipped
 
     def _result(self) -> Result:
+        # Nothing is left to run, so every edge can be decided; those that nobody asked for yet are decided here.
+        handled = {edge.source for edge in self._graph.edges if self._is_taken(edge)}
         refused = {edge.name: found.error for edge in self._graph.edges if (found := self._edges[edge.key]).error}
-        handled = {edge.source for edge in self._graph.edges if self._edges[edge.key].taken}
         return conclude(
             self._graph, self._state.inputs, self._outcomes, handled, refused, self._outputs, self._failures
         )

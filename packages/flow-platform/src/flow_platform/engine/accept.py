@@ -43,7 +43,7 @@ REFUSALS: Final = frozenset({"not_deployed", "depth_limit", "tree_limit"})
 """Why a node may not run, though all that it needs is there: it fails, and its graph goes on."""
 
 USABLE: Final = frozenset({DeploymentState.ACTIVE, DeploymentState.SUPERSEDED})
-MAX_TREE: Final = 10_000  # Executions below one root, from where on graphs start no workflows.
+MAX_TREE_OF_GRAPHS: Final = 10_000  # Executions below one root, from where on graphs start no workflows.
 HISTORY: Final = 100  # Deployments of a component in a ring, newest first, among which a named version is looked for.
 
 
@@ -168,10 +168,10 @@ class NodeStarter:
             return
         made = len(self._room.made)
         if self._room.before is None:
-            self._room.before = self._tx.executions.count_descendants(graph.root_id, MAX_TREE) - made
-        if self._room.before + made >= MAX_TREE:
+            self._room.before = self._tx.executions.count_descendants(graph.root_id, MAX_TREE_OF_GRAPHS) - made
+        if self._room.before + made >= MAX_TREE_OF_GRAPHS:
             raise errors.InvalidInput(
-                f"{MAX_TREE} executions are below {graph.root_id!r}: expected fewer before a graph starts a workflow",
+                f"{MAX_TREE_OF_GRAPHS} executions are below {graph.root_id!r}: too many to start a workflow",
                 code="tree_limit",
             )
 
