@@ -138,6 +138,7 @@ def run_runner_process(settings: Settings, report: Report) -> int:
         channel="nats" if settings.channel == "nats" else "socket",
         pool_size=settings.pool_size,
         drain_seconds=settings.drain_seconds,
+        suspend_after_seconds=settings.suspend_after,
         build_hosts=operator_rules.parse_hosts(settings.build_hosts),
         egress_rules=OperatorRules(
             operator_rules.parse_allow(settings.egress_allow), *operator_rules.parse_deny(settings.egress_deny)

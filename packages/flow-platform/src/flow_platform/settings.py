@@ -173,6 +173,9 @@ class Settings:
     )
     lease_seconds: float = _setting(10.0, _seconds(1, 300), "How long a silent runner keeps its executions.")
     heartbeat_seconds: float = _setting(3.0, _seconds(0.1, 100), "Pause between two heartbeats of a runner.")
+    suspend_after: float = _setting(
+        5.0, _seconds(0.05, 3600), "How long a workflow only waits before its container is given back."
+    )
     drain_seconds: float = _setting(30.0, _seconds(0, 3600), "How long a stop waits for running executions.")
     max_body_bytes: int = _setting(33 << 20, _whole(1024, 1 << 30), "Largest body of a request.")
     master_key: str = _setting("", _text, "Key of secrets, 32 bytes in base64; wins over the file.", secret=True)

@@ -69,6 +69,7 @@ class Workplace:
     clock: Clock
     egress: Egress = field(default_factory=lambda: Egress(SystemResolver()))
     verify_token: VerifyToken | None = None
+    suspend_after_seconds: float | None = None
 
 
 @dataclass
@@ -229,7 +230,9 @@ class Attempt:
             if assignment.network:
                 listener = container.listeners[PROXY_PORT]
                 self._way_out = WayOut(assignment, listener, place.egress, self._publisher)
-            frame = start_frame.encode(assignment, place.channel, self._input, self._secrets)
+            frame = start_frame.encode(
+                assignment, place.channel, self._input, self._secrets, place.suspend_after_seconds
+            )
             await container.start(frame, assignment.limits)
             async for kind, body in container.frames():
                 if await self._take(kind, body):

@@ -21,6 +21,9 @@ DEFAULT_ENVIRONMENT_BYTES: Final = 10 << 30
 DEFAULT_DRAIN_SECONDS: Final = 30.0
 """How long a graceful stop waits for running attempts before it hands their leases back."""
 
+DEFAULT_SUSPEND_AFTER_SECONDS: Final = 5.0
+"""Shorter waits are not worth the new container and the replay of the calls."""
+
 
 @dataclass(frozen=True)
 class RunnerConfig:
@@ -42,6 +45,7 @@ class RunnerConfig:
         verify_token: Given a token and an execution id, whether it is genuine, in force and for that execution; lets
             containers reconnect to the gateway with a renewed token. Without it only the assignment's own is accepted.
         drain_seconds: How long a graceful stop waits for running attempts.
+        suspend_after_seconds: How long a workflow only waits before its container is given back.
         ready: Called once, when the runner is registered and asks for work.
     """
 
@@ -55,6 +59,7 @@ class RunnerConfig:
     channel: Channel = "socket"
     pool_size: int = 4
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    suspend_after_seconds: float = DEFAULT_SUSPEND_AFTER_SECONDS
     environment_bytes: int = DEFAULT_ENVIRONMENT_BYTES
     parallel_builds: int = 2
     build_hosts: frozenset[str] = frozenset()

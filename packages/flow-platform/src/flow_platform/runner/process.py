@@ -114,6 +114,7 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
             clock=SystemClock(),
             egress=Egress(resolver, config.egress_rules, Limits(bytes_each_way=config.egress_bytes)),
             verify_token=config.verify_token,
+            suspend_after_seconds=config.suspend_after_seconds,
         )
         builds = Builds(environments, sandbox, config.parallel_builds)
         runner = Runner(config, uuid.uuid4().hex, bus, workplace)

@@ -14,16 +14,27 @@ from flow_platform.runner.config import Channel
 from flow_platform.sandbox.base import API_PORT, NATS_PORT
 from flow_sdk.wire.harness import Mode
 from flow_sdk.wire.runner import Assignment
+from flow_sdk.wire.status import Kind
+
+SUSPENDING: Final = frozenset({Kind.WORKFLOW, Kind.AGENT})
+"""Kinds whose code the platform can run again from its calls."""
 
 MAX_API_TIMEOUT_SECONDS: Final = 300.0  # The client's own default; a shorter execution needs no longer one.
 
 
-def encode(assignment: Assignment, channel: Channel, input_body: bytes | None, secrets: Mapping[str, str]) -> bytes:
+def encode(
+    assignment: Assignment,
+    channel: Channel,
+    input_body: bytes | None,
+    secrets: Mapping[str, str],
+    suspend_after_seconds: float | None = None,
+) -> bytes:
     """Makes the frame's body.
 
     Args:
         input_body: The input as JSON text, when it came as an object: spliced in, as it may have 32 MiB.
         secrets: Variables that win over those of the ring.
+        suspend_after_seconds: How long a workflow only waits before it gives its container back; None: never.
     """
     content: dict[str, object] = {
         "mode": Mode.RUN.value,
@@ -35,6 +46,8 @@ def encode(assignment: Assignment, channel: Channel, input_body: bytes | None, s
         "env": environment(assignment, secrets),
         "output_bytes": assignment.limits.output_bytes,
     }
+    if suspend_after_seconds is not None and assignment.kind in SUSPENDING:
+        content["suspend_after_seconds"] = suspend_after_seconds
     if channel == "nats":
         return _text(content)
     if input_body is None:
