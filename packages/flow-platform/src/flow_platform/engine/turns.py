@@ -15,7 +15,7 @@ the clocks of the turns between workspaces are this process's own: lost, they be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -28,11 +28,11 @@ from flow_platform.store.base import Transaction
 from flow_platform.store.queue_table import RunningCount, parse_lane
 
 MATURE_BATCH: Final = 500  # Delayed executions made ready in one transaction: a few milliseconds.
-MAX_WORKSPACES: Final = 500  # Looked at in one decision; the next one begins behind them.
-MAX_LANES: Final = 200  # Of one workspace, likewise.
-MAX_LOOKS: Final = 20  # Pages of lanes, when most of them are blocked.
+PAGE: Final = 200  # Workspaces, and lanes of each, that are looked at together; further ones while slots are left.
+MAX_ROUNDS: Final = 20  # Pages in one decision; the next one begins behind them.
 MAX_CHOICES: Final = 3  # When others took what was chosen.
 CONTENDED: Final = timedelta(milliseconds=5)  # Longer than most transactions of another engine.
+UNSEEN: Final = timedelta(milliseconds=100)  # Until what one decision did not come to is looked at.
 _END_OF_COMPONENT: Final = "\\"  # Sorts behind the "[" that its keys begin with.
 
 
@@ -49,28 +49,18 @@ class Turn:
     look_again_at: datetime | None = None
 
 
-@dataclass
-class _Found:
-    """What one decision is made from."""
-
-    limits: LimitSet = field(default_factory=LimitSet)
-    candidates: list[Candidate] = field(default_factory=list[Candidate])
-    running: dict[str, int] = field(default_factory=dict[str, int])
-    buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])
-    workspace_of: dict[str, str] = field(default_factory=dict[str, str])  # Per key with a rate.
-    until: list[datetime] = field(default_factory=list[datetime])
-
-
 class Turns:
     """Takes turns. Used in the store's thread only."""
 
     def __init__(self) -> None:
         self._usage = Usage()
-        self._behind_workspace = ""
-        self._behind_lane: dict[str, str] = {}
+        self._last_workspace = ""  # Where the last decision stopped, when it did not come around.
+        self._last_lanes: dict[str, str] = {}
 
     def next(self, tx: Transaction, slots: int, now: datetime) -> Turn:
         """Decides who takes up to that many slots."""
+        if slots <= 0:
+            return Turn()
         survey = tx.executions.survey()
         if survey.available_at is not None and survey.available_at <= now:
             tx.executions.mature(now, MATURE_BATCH)
@@ -79,128 +69,166 @@ class Turns:
             return Turn((), survey.available_at)
         if survey.first_workspace == survey.last_workspace and not survey.has_limits:
             return Turn(tx.executions.acquire(now, slots), survey.available_at)
-        return self._choose(tx, slots, now, survey.available_at)
+        return self._decide(tx, slots, now, survey.available_at)
 
-    def _choose(self, tx: Transaction, slots: int, now: datetime, available_at: datetime | None) -> Turn:
-        workspaces = self._workspaces(tx)
-        limited = sorted(workspace for workspace, revision in workspaces.items() if revision is not None)
-        if not limited and len(workspaces) == 1:
-            return Turn(tx.executions.acquire(now, slots), available_at)
-        found = _Found()
-        if available_at is not None:
-            found.until.append(available_at)
-        locked = tx.policies.lock(limited)
-        if limited:
-            found.running = count_running(tx.executions.running_counts())
-        for workspace, revision in workspaces.items():
-            if revision is None:
-                self._gather(tx, workspace, Policies(), found, slots, now)
-            elif workspace in locked:
-                self._gather(tx, workspace, tx.policies.at(workspace, locked[workspace]), found, slots, now)
-            else:
-                found.until.append(now + CONTENDED)
-        return self._take(tx, found, slots, now)
+    def _decide(self, tx: Transaction, slots: int, now: datetime, available_at: datetime | None) -> Turn:
+        workspaces = _Circle(self._last_workspace)
+        found = _Found(tx, slots, now, until=[available_at] if available_at else [])
+        choice = Choice((), self._usage, {})
+        for number in range(MAX_ROUNDS):
+            if not workspaces.is_done:
+                page = tx.executions.waiting_workspaces(workspaces.after, PAGE)
+                workspaces.pass_page(list(page), PAGE)
+                is_only_one = number == 0 and workspaces.is_done and len(page) == 1
+                if is_only_one and not any(page.values()):
+                    return Turn(tx.executions.acquire(now, slots), available_at)
+                found.add_workspaces(page, self._last_lanes)
+            found.add_lanes()
+            choice = found.choose(self._usage)
+            if len(choice.start) >= slots or (workspaces.is_done and found.is_complete):
+                break
+        else:
+            found.until.append(now + UNSEEN)
+        self._last_workspace = workspaces.stopped_at
+        self._last_lanes.update((each, lanes.stopped_at) for each, lanes in found.lanes.items())
+        self._last_lanes = {each: lane for each, lane in self._last_lanes.items() if lane}
+        return self._take(tx, found, choice)
 
-    def _workspaces(self, tx: Transaction) -> dict[str, int | None]:
-        """In turns, when there are more than one decision looks at."""
-        found = tx.executions.waiting_workspaces(self._behind_workspace, MAX_WORKSPACES)
-        if self._behind_workspace and len(found) < MAX_WORKSPACES:
-            found.update(tx.executions.waiting_workspaces("", MAX_WORKSPACES - len(found)))
-        self._behind_workspace = next(reversed(found)) if len(found) >= MAX_WORKSPACES else ""
-        return found
-
-    def _gather(
-        self, tx: Transaction, workspace_id: str, policies: Policies, found: _Found, slots: int, now: datetime
-    ) -> None:
-        """Adds the workspace's candidates: of each lane as many as could start, of a blocked one the first.
-
-        The first of a blocked lane takes part, for it may be one for whom a place is kept.
-        """
-        found.limits.add_workspace(workspace_id, policies)
-        wanted: dict[str, int] = {}
-        keys_of: dict[str, tuple[str, ...]] = {}
-        for lane in self._lanes(tx, workspace_id, policies, found, now):
-            component_id, ring_id, own = parse_lane(lane)
-            keys_of[lane] = found.limits.keys(policies, workspace_id, component_id, ring_id, own)
-            wanted[lane] = max(1, min(slots, room(keys_of[lane], found.limits.limits, found.running)))
-        for head in tx.executions.heads(workspace_id, wanted, now):
-            found.candidates.append(
-                Candidate(head.id, workspace_id, head.created_at, head.priority, keys_of[head.lane])
-            )
-
-    def _lanes(self, tx: Transaction, workspace_id: str, policies: Policies, found: _Found, now: datetime) -> list[str]:
-        """In turns, when there are more; of a component that is blocked as a whole just one."""
-        start = after = self._behind_lane.get(workspace_id, "")
-        has_wrapped = not start
-        lanes: dict[str, None] = {}
-        for _ in range(MAX_LOOKS):
-            page = tx.executions.lanes(workspace_id, after, MAX_LANES)
-            for lane in page:
-                component_id, ring_id, _ = parse_lane(lane)
-                end_of_component = f"{component_id}@{ring_id or ''}{_END_OF_COMPONENT}"
-                if after == end_of_component and lane < after:
-                    continue
-                lanes[lane] = None
-                after = lane
-                if self._is_blocked(tx, workspace_id, component_id, ring_id, policies, found, now):
-                    after = end_of_component
-            if len(lanes) >= MAX_LANES:
-                self._behind_lane[workspace_id] = after
-                return list(lanes)
-            if len(page) < MAX_LANES:
-                if has_wrapped:
-                    break
-                after, has_wrapped = "", True
-        self._behind_lane.pop(workspace_id, None)
-        return list(lanes)
-
-    def _is_blocked(
-        self,
-        tx: Transaction,
-        workspace_id: str,
-        component_id: str,
-        ring_id: str | None,
-        policies: Policies,
-        found: _Found,
-        now: datetime,
-    ) -> bool:
-        """Whether nothing of the component starts in the ring; reads its rate's bucket on the way."""
-        keys = found.limits.keys(policies, workspace_id, component_id, ring_id)
-        rate = found.limits.limits.rates.get(component_key(component_id, ring_id)) if keys else None
-        if rate is not None:
-            key = component_key(component_id, ring_id)
-            if key not in found.workspace_of:
-                found.workspace_of[key] = workspace_id
-                found.buckets.update(tx.policies.buckets([key]))
-            bucket = found.buckets.get(key)
-            if bucket is not None and rate_limit.filled(rate, bucket, now).level < TOKEN:
-                return True
-        return room(keys, found.limits.limits, found.running) <= 0
-
-    def _take(self, tx: Transaction, found: _Found, slots: int, now: datetime) -> Turn:
-        """Chooses, and locks what was chosen. What another process took meanwhile is left out of a second choice."""
-        candidates = found.candidates
-        usage = Usage(found.running, found.buckets, self._usage.clocks, self._usage.clock)
+    def _take(self, tx: Transaction, found: _Found, choice: Choice) -> Turn:
+        """Locks what was chosen. What another process took meanwhile is left out of another choice."""
         for _ in range(MAX_CHOICES):
-            choice = choose(candidates, usage, found.limits.limits, slots, now)
-            executions = tx.executions.lock_ready(choice.start, now)
+            executions = tx.executions.lock_ready(choice.start, found.now)
             if len(executions) == len(choice.start):
-                return self._settle(tx, found, choice, executions)
+                self._usage = choice.usage
+                found.save_buckets(choice.usage.buckets)
+                until = [*found.until, *(blocked.until for blocked in choice.blocked.values() if blocked.until)]
+                return Turn(executions, min(until, default=None))
             got = {execution.id for execution in executions}
-            gone = {execution_id for execution_id in choice.start if execution_id not in got}
-            candidates = [candidate for candidate in candidates if candidate.id not in gone]
-        return Turn((), now + CONTENDED)
+            found.leave_out({execution_id for execution_id in choice.start if execution_id not in got})
+            choice = found.choose(self._usage)
+        return Turn((), found.now + CONTENDED)
 
-    def _settle(self, tx: Transaction, found: _Found, choice: Choice, executions: Sequence[Execution]) -> Turn:
-        self._usage = choice.usage
-        changed: dict[str, dict[str, Bucket]] = {}
-        for key, bucket in choice.usage.buckets.items():
-            if bucket != found.buckets.get(key):
-                changed.setdefault(found.workspace_of[key], {})[key] = bucket
-        for workspace_id, buckets in changed.items():
-            tx.policies.save_buckets(workspace_id, buckets)
-        until = [*found.until, *(blocked.until for blocked in choice.blocked.values() if blocked.until)]
-        return Turn(executions, min(until, default=None))
+
+class _Circle:
+    """A way once around values in order, page by page, from behind where the way before stopped."""
+
+    def __init__(self, start: str) -> None:
+        self._start = start
+        self._is_behind_start = bool(start)
+        self.after = start
+        self.is_done = False
+
+    @property
+    def stopped_at(self) -> str:
+        """Empty when it came around."""
+        return "" if self.is_done else self.after
+
+    def pass_page(self, page: Sequence[str], size: int) -> None:
+        if page:
+            self.after = max(self.after, page[-1])
+        if len(page) >= size:
+            self.is_done = not self._is_behind_start and bool(self._start) and self.after >= self._start
+        elif self._is_behind_start:
+            self.after, self._is_behind_start = "", False
+        else:
+            self.is_done = True
+
+
+class _Found:
+    """What one decision is made from, gathered as far as it needs."""
+
+    def __init__(self, tx: Transaction, slots: int, now: datetime, until: list[datetime]) -> None:
+        self._tx = tx
+        self._slots = slots
+        self.now = now
+        self.until = until
+        self.lanes: dict[str, _Circle] = {}  # Per workspace.
+        self._policies: dict[str, Policies] = {}
+        self._limits = LimitSet()
+        self._running: dict[str, int] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._workspace_of: dict[str, str] = {}  # Per key with a rate.
+        self._keys_of: dict[tuple[str, str], tuple[str, ...]] = {}  # Per workspace and lane.
+        self._candidates: list[Candidate] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return all(circle.is_done for circle in self.lanes.values())
+
+    def add_workspaces(self, revisions: Mapping[str, int | None], last_lanes: Mapping[str, str]) -> None:
+        """Takes the workspaces in that are free or could be locked."""
+        new = {each: revision for each, revision in revisions.items() if each not in self._policies}
+        limited = sorted(each for each, revision in new.items() if revision is not None)
+        locked = self._tx.policies.lock(limited)
+        if limited:
+            # Anew on each page, after its locks: what others started before these is seen, and counts.
+            self._running = count_running(self._tx.executions.running_counts())
+        for each in new:
+            is_limited = new[each] is not None
+            if is_limited and each not in locked:
+                self.until.append(self.now + CONTENDED)
+                continue
+            self._policies[each] = self._tx.policies.at(each, locked[each]) if is_limited else Policies()
+            self._limits.add_workspace(each, self._policies[each])
+            self.lanes[each] = _Circle(last_lanes.get(each, ""))
+
+    def add_lanes(self) -> None:
+        """Goes on by a page of lanes in each workspace.
+
+        Of each lane come as many candidates as could start, of a blocked one the first: for whoever needs several keys
+        at once, places are kept in those that come free.
+        """
+        for workspace_id, circle in self.lanes.items():
+            if circle.is_done:
+                continue
+            page = self._tx.executions.lanes(workspace_id, circle.after, PAGE)
+            wanted = self._wanted(workspace_id, circle, page)
+            circle.pass_page(page, PAGE)
+            for head in self._tx.executions.heads(workspace_id, wanted, self.now):
+                keys = self._keys_of[workspace_id, head.lane]
+                self._candidates.append(Candidate(head.id, workspace_id, head.created_at, head.priority, keys))
+
+    def _wanted(self, workspace_id: str, circle: _Circle, page: Sequence[str]) -> dict[str, int]:
+        """How many of each lane; of a component that is blocked as a whole just one of the first."""
+        policies = self._policies[workspace_id]
+        wanted: dict[str, int] = {}
+        for lane in page:
+            if (workspace_id, lane) in self._keys_of or lane < circle.after:
+                continue
+            component_id, ring_id, own = parse_lane(lane)
+            keys = self._limits.keys(policies, workspace_id, component_id, ring_id, own)
+            self._keys_of[workspace_id, lane] = keys
+            wanted[lane] = max(1, min(self._slots, room(keys, self._limits.limits, self._running)))
+            if self._is_blocked(workspace_id, component_id, ring_id):
+                circle.after = f"{component_id}@{ring_id or ''}{_END_OF_COMPONENT}"
+        return wanted
+
+    def _is_blocked(self, workspace_id: str, component_id: str, ring_id: str | None) -> bool:
+        """Whether nothing of the component starts in the ring; reads the bucket of its rate on the way."""
+        limits = self._limits.limits
+        keys = self._limits.keys(self._policies[workspace_id], workspace_id, component_id, ring_id)
+        key = component_key(component_id, ring_id)
+        rate = limits.rates.get(key) if key in keys else None
+        if rate is not None:
+            if key not in self._workspace_of:
+                self._workspace_of[key] = workspace_id
+                self._buckets.update(self._tx.policies.buckets([key]))
+            bucket = self._buckets.get(key)
+            if bucket is not None and rate_limit.filled(rate, bucket, self.now).level < TOKEN:
+                return True
+        return room(keys, limits, self._running) <= 0
+
+    def choose(self, usage: Usage) -> Choice:
+        usage = Usage(self._running, self._buckets, usage.clocks, usage.clock)
+        return choose(self._candidates, usage, self._limits.limits, self._slots, self.now)
+
+    def leave_out(self, execution_ids: set[str]) -> None:
+        self._candidates = [candidate for candidate in self._candidates if candidate.id not in execution_ids]
+
+    def save_buckets(self, buckets: Mapping[str, Bucket]) -> None:
+        for key, bucket in buckets.items():
+            if bucket != self._buckets.get(key):
+                self._tx.policies.save_buckets(self._workspace_of[key], {key: bucket})
 
 
 def count_running(counts: Sequence[RunningCount]) -> dict[str, int]:
