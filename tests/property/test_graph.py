@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flow_platform.domain.execution import Execution
 from flow_platform.domain.graph import Graph, load_graph
-from flow_platform.domain.graph_run import Outcome, RunState, advance, completed, failed
+from flow_platform.domain.graph_result import Outcome
+from flow_platform.domain.graph_run import RunState, advance, completed, failed
+from flow_platform.engine.graph_steps import view_of
+from flow_platform.store import open_store
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
+from flow_sdk.wire.status import Status
+from tests.support.graph_bench import GraphBench
 
 _CONDITIONS = (
     *[None] * 8,
@@ -24,7 +33,7 @@ _CONDITIONS = (
 
 
 @st.composite
-def _graphs(draw: st.DrawFn) -> tuple[Graph, frozenset[str]]:
+def _documents(draw: st.DrawFn) -> tuple[dict[str, Any], frozenset[str]]:
     """A random acyclic graph, and the nodes that fail in it."""
     ids = [f"n{index}" for index in range(draw(st.integers(4, 9)))]
     before: dict[str, set[str]] = {node: set() for node in ids}
@@ -49,7 +58,11 @@ def _graphs(draw: st.DrawFn) -> tuple[Graph, frozenset[str]]:
                 mapping[read + tail] = f"$.nodes.{read}.{tail}"
         join = draw(st.sampled_from(["all", "any", "any"]))
         nodes.append({"id": node, "component_ref": "code_block/step", "input": mapping, "join": join})
-    return load_graph({"nodes": nodes, "edges": edges}), frozenset(draw(st.lists(st.sampled_from(ids), max_size=2)))
+    return {"nodes": nodes, "edges": edges}, frozenset(draw(st.lists(st.sampled_from(ids), max_size=2)))
+
+
+def _graphs() -> st.SearchStrategy[tuple[Graph, frozenset[str]]]:
+    return _documents().map(lambda drawn: (load_graph(drawn[0]), drawn[1]))
 
 
 def _outcome(node: str, given_input: Any, failing: frozenset[str]) -> Outcome:
@@ -111,3 +124,52 @@ def test_each_node_ends_one_way_and_joins_hold(drawn: tuple[Graph, frozenset[str
         ran = [edge.source in inputs or edge.source in result.errors for edge in edges]
         assert not edges or (all(ran) if graph.nodes[node].join == "all" else any(ran))
     assert result.is_completed == (result.failure is None)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'flow.db'}"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=_documents(), seed=st.integers(0, 2**32))
+def test_the_engine_comes_to_the_same_end(url: str, drawn: tuple[dict[str, Any], frozenset[str]], seed: int):
+    asyncio.run(_compare(url, *drawn, random.Random(seed)))  # noqa: S311 - an order, no secret.
+
+
+async def _compare(url: str, document: dict[str, Any], failing: frozenset[str], rng: random.Random) -> None:
+    graph = load_graph(document)
+    expected, inputs = _drive(graph, failing, 0, forget=False)
+    store = open_store(url)
+    await store.open()
+    try:
+        bench = await GraphBench.over(store)
+        await bench.publish("step")
+        await bench.publish("graph", **document)
+        execution = await bench.submit("graph", {"seed": 1})
+        while not (ended := await bench.find(execution.id)).status.is_terminal:
+            nodes = await bench.nodes(execution.id)
+            live = [node for node, (child, _) in nodes.items() if not child.status.is_terminal]
+            chosen = rng.sample(live, rng.choice((1, len(live))))
+            # Side by side: the store puts them into one transaction, or several.
+            ends = [_ended(bench, *nodes[node], node, failing) for node in chosen]
+            await asyncio.gather(*ends)
+        nodes = await bench.nodes(execution.id)
+        result = await store.read(lambda tx: tx.executions.result(execution.id))
+        view = await store.read(lambda tx: view_of(tx, ended))
+    finally:
+        await store.close()
+    assert {node: given_input for node, (_, given_input) in nodes.items()} == inputs
+    assert (ended.status is Status.COMPLETED) == expected.is_completed
+    assert ended.error == expected.failure
+    assert result.output == (dict(expected.outputs) if expected.is_completed else None)
+    assert ended.metrics.nodes == expected.metrics["nodes"]
+    assert view is not None
+    assert view.running == ()
+    assert [(error.code, error.message) for error in view.errors] == [
+        (error.code, error.message) for error in expected.errors.values()
+    ]
+
+
+async def _ended(bench: GraphBench, child: Execution, given_input: Any, node: str, failing: frozenset[str]) -> None:
+    await bench.store.write(lambda tx: bench.end(tx, child.id, _outcome(node, given_input, failing)))
