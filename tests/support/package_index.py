@@ -84,8 +84,9 @@ class PackageIndex:
         parts = path.strip("/").split("/")
         files = self.files.get(parts[1].replace("-", "_"), {}) if len(parts) > 1 else {}
         if len(parts) == 2 and files:
+            folder = f"{self.files_at}/files/{parts[1]}"
             links = "".join(
-                f'<a href="{self.files_at}/files/{parts[1]}/{name}#sha256={hashlib.sha256(body).hexdigest()}">{name}</a>'
+                f'<a href="{folder}/{name}#sha256={hashlib.sha256(body).hexdigest()}">{name}</a>'
                 for name, body in files.items()
             )
             return f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), "text/html"

@@ -84,9 +84,6 @@ class Remote:
     def put(self, path: str, body: Any) -> Any:
         return self._send(self._client.build_request("PUT", self._url(path), json=body))[1]
 
-    def patch(self, path: str, body: Any) -> Any:
-        return self._send(self._client.build_request("PATCH", self._url(path), json=body))[1]
-
     def delete(self, path: str, **params: Any) -> None:
         given = {key: str(value) for key, value in params.items() if value is not None}
         self._answered(self._client.build_request("DELETE", self._url(path), params=given))
