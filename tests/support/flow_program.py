@@ -81,9 +81,9 @@ def flow_process(*arguments: str | Path, stdin: str = "", cwd: Path | None = Non
 
 
 class Platform:
-    """One `flow up` over a folder."""
+    """One `flow up` over a folder, with these options and variables."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.ready_file = folder / "ready.json"
@@ -95,7 +95,7 @@ class Platform:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env=clean_environment(),
+            env=clean_environment(**environment),
             start_new_session=True,
         )
 
@@ -145,8 +145,8 @@ class Platform:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Platform]:
-    platform = Platform(folder, *arguments)
+def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Platform]:
+    platform = Platform(folder, *arguments, **environment)
     try:
         platform.wait_ready()
         yield platform
