@@ -63,6 +63,16 @@ class Activity:
             _OURS.reset(token)
 
     @contextmanager
+    def busy(self) -> Generator[None]:
+        """Around what another library does over the network: as `request`, but it may end in another task."""
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+            self.changed_at = time.monotonic()
+
+    @contextmanager
     def wait(
         self, field: Literal["execution_id", "checkpoint_id"], waited_for: str, *, may_suspend: bool
     ) -> Generator[Wait]:

@@ -13,6 +13,7 @@ from flow_sdk.harness.binding import Signature
 from flow_sdk.harness.failure import Refused, describe, refuse_unloadable
 from flow_sdk.harness.source import load_entry_point
 from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.status import Kind
 
 
 def call(start: Mapping[str, Any], input_data: Any, before_call: Callable[[], None]) -> bytes:
@@ -36,6 +37,10 @@ def inspect_component(start: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         Refused: Syntax, what loading the code raised, entry point, annotations, or an example that gave something else.
     """
+    if start["kind"] == Kind.AGENT:
+        from flow_sdk.harness import agent
+
+        return agent.inspect(start)
     try:
         function = load_entry_point(start["code"], start["entry_point"])
     except Refused:

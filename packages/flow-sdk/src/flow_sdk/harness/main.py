@@ -8,6 +8,7 @@ The body of the START frame, which the runner writes:
                   frame is then an empty object that only marks the end. STARTED and EVENT are sent either way.
     kind          "code_block", "transform", "workflow" or "agent"
     code          the source;  entry_point  the name of its function
+    agent         of an agent, in the place of code: an `AgentDocument`
     input         {"input_data", "session_id", "messages", "state"}: what exec.input carries. Absent for "nats".
     context       the execution's config, for a parameter named `context`
     env           added to os.environ before any code of the component is loaded
@@ -96,8 +97,9 @@ def run_over_socket(start: Mapping[str, Any], runner: channel.Channel) -> bytes:
             output = json.dumps(invoke.inspect_component(start)).encode()
         else:
             given: Mapping[str, Any] = start.get("input") or {}
-            input_data = given.get("input_data")
-            output = invoke.call(start, input_data, lambda: runner.send(Frame.STARTED))
+            if start.get("agent") is not None:
+                return _agent_result(start, given, runner, limit)
+            output = invoke.call(start, given.get("input_data"), lambda: runner.send(Frame.STARTED))
     except BaseException as exc:  # noqa: BLE001 - whatever a component raises is its result.
         return _failed(describe(exc))
     if len(output) > limit:
@@ -111,17 +113,24 @@ def _run_over_nats(start: Mapping[str, Any], runner: channel.Channel) -> None:
     deployment_id = os.environ.get("DEPLOYMENT_ID")
     limit = start.get("output_bytes") or _DEFAULT_OUTPUT_BYTES
     output: Any = None
+    about: dict[str, Any] = {}
     error: ErrorDocument | None = None
     fetched = asyncio.run(_fetch(deployment_id, execution_id))
     try:
-        encoded = invoke.call(start, fetched["input_data"], lambda: runner.send(Frame.STARTED))
-        output = json.loads(encoded)
-        if len(encoded) > limit:
-            output, error = None, _too_large(len(encoded), limit)
+        if start.get("agent") is not None:
+            about = json.loads(_agent_result(start, fetched, runner, limit))
+            output = about.pop("output")
+            told = about.pop("error")
+            error = None if told is None else ErrorDocument.model_validate(told)
+        else:
+            encoded = invoke.call(start, fetched["input_data"], lambda: runner.send(Frame.STARTED))
+            output = json.loads(encoded)
+            if len(encoded) > limit:
+                output, error = None, _too_large(len(encoded), limit)
     except BaseException as exc:  # noqa: BLE001
         error = describe(exc)
     _flush()
-    asyncio.run(_push(deployment_id, execution_id, output, error))
+    asyncio.run(_push(deployment_id, execution_id, output, error, about))
 
 
 async def _fetch(deployment_id: str | None, execution_id: str) -> dict[str, Any]:
@@ -132,12 +141,23 @@ async def _fetch(deployment_id: str | None, execution_id: str) -> dict[str, Any]
     return fetched
 
 
-async def _push(deployment_id: str | None, execution_id: str, output: Any, error: ErrorDocument | None) -> None:
+async def _push(
+    deployment_id: str | None, execution_id: str, output: Any, error: ErrorDocument | None, about: Mapping[str, Any]
+) -> None:
     from flow_sdk.platform_client import PlatformClient
 
     document = error.model_dump(mode="json") if error is not None else None
     async with PlatformClient() as client:
-        await client.push_execution_output(deployment_id, execution_id, output, error=document)
+        await client.push_execution_output(deployment_id, execution_id, output, error=document, **about)
+
+
+def _agent_result(start: Mapping[str, Any], given: Mapping[str, Any], runner: channel.Channel, limit: int) -> bytes:
+    """Runs an agent; the body of RESULT."""
+    from flow_sdk.harness import agent  # With what agents run with, which nothing else has.
+
+    runner.send(Frame.STARTED)
+    body = agent.run(start, given)
+    return _failed(_too_large(len(body), limit)) if len(body) > limit else body
 
 
 def _result(output: bytes) -> bytes:

@@ -11,11 +11,11 @@ from typing import Any
 from flow_sdk.harness.failure import COMPONENT_FILE, Refused
 
 
-def load_entry_point(code: str, entry_point: str) -> Callable[..., Any]:
-    """Executes the source and returns the function of that name.
+def load_module(code: str) -> types.ModuleType:
+    """Executes the source.
 
     Raises:
-        Refused: `syntax_error` with the line, or `entry_point_missing` with the names that exist.
+        Refused: `syntax_error` with the line.
         BaseException: Whatever the module's own code raises.
     """
     module = types.ModuleType("component")
@@ -32,6 +32,17 @@ def load_entry_point(code: str, entry_point: str) -> Callable[..., Any]:
     except ValueError as exc:  # For example a NUL in the source.
         raise Refused("syntax_error", f"the code is not valid Python source: {exc}") from exc
     exec(compiled, module.__dict__)  # noqa: S102 - running the component's code is what a container is for.
+    return module
+
+
+def load_entry_point(code: str, entry_point: str) -> Callable[..., Any]:
+    """Executes the source and returns the function of that name.
+
+    Raises:
+        Refused: `syntax_error` with the line, or `entry_point_missing` with the names that exist.
+        BaseException: Whatever the module's own code raises.
+    """
+    module = load_module(code)
     found = module.__dict__.get(entry_point)
     if not callable(found):
         names = sorted(
