@@ -42,6 +42,11 @@ class ScriptedRunner:
         await self.bus.subscribe(subjects.runner_cancel(self.runner_id), self._on_cancel)
         return await self.register()
 
+    async def live(self) -> None:
+        """Answers when it is asked whether it lives, as long as its connection does."""
+        alive = subjects.runner_alive(self.runner_id, self.instance)
+        await self.bus.serve(alive, subjects.RUNNER_QUEUE, self._alive)
+
     async def register(self) -> Registered:
         request = Register(runner_id=self.runner_id, instance=self.instance, slots=self.slots)
         return Registered.model_validate_json(await self._ask(subjects.RUNNER_REGISTER, request))
@@ -96,6 +101,9 @@ class ScriptedRunner:
 
     async def _build(self, _: bytes) -> bytes:
         return BuildReply().model_dump_json().encode()
+
+    async def _alive(self, _: bytes) -> bytes:
+        return b""
 
     async def _on_cancel(self, message: Message) -> None:
         self.cancelled.append(json.loads(message.body)["execution_id"])

@@ -237,3 +237,20 @@ async def test_a_large_input_and_a_large_output_travel(stage: Stage) -> None:
     assert assignment.input["input_data"] == {"text": text}
     await stage.runner.report(assignment, {"fits": True})
     assert (await stage.wait(execution.id)).status is Status.COMPLETED
+
+
+async def test_an_attempt_that_the_engine_ended_has_an_end(stage: Stage) -> None:
+    late, silent = await stage.submit(timeout_seconds=2), await stage.submit(timeout_seconds=100)
+    assignments = [await stage.claim(late.id), await stage.claim(silent.id)]
+    stage.clock.advance(timedelta(seconds=2))
+    assert (await stage.wait(late.id)).status is Status.TIMEOUT
+    await stage.runner.heartbeat([held(assignments[1])])
+    await stage.cancel(silent.id)
+    stage.clock.advance(timedelta(seconds=30))
+    await stage.engine.sweeper.sweep()
+    assert (await stage.get(silent.id)).status is Status.CANCELLED
+    for execution, code in ((late, "timeout"), (silent, "cancelled")):
+        [attempt] = await stage.engine.store.read(lambda tx, id_=execution.id: tx.executions.attempts(id_))
+        assert (attempt.number, attempt.runner_id, attempt.error and attempt.error.code) == (1, "scripted", code)
+        assert attempt.finished_at is not None
+        assert [error.code for error in (await stage.get(execution.id)).errors] == [code]

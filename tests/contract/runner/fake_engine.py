@@ -55,6 +55,7 @@ class FakeEngine:
     hold_seconds: float = 1.0
     is_recording: bool = True
     knows_runners: bool = True
+    is_id_taken: bool = False
     registers: list[Register] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     heartbeats: list[Heartbeat] = field(default_factory=list)
@@ -112,7 +113,12 @@ class FakeEngine:
 
     async def _register(self, body: bytes) -> bytes:
         self.registers.append(Register.model_validate_json(body))
-        answer = Registered(lease_seconds=10, heartbeat_seconds=self.heartbeat_seconds, hold_seconds=self.hold_seconds)
+        answer = Registered(
+            lease_seconds=10,
+            heartbeat_seconds=self.heartbeat_seconds,
+            hold_seconds=self.hold_seconds,
+            error="runner_id_taken" if self.is_id_taken else "",
+        )
         return answer.model_dump_json().encode()
 
     async def _claim(self, body: bytes) -> bytes:

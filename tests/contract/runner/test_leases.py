@@ -9,6 +9,7 @@ import pytest
 from flow_platform.bus.connection import Bus
 from flow_platform.bus.server import NatsServer
 from flow_platform.bus.streams import STREAMS
+from flow_platform.domain import errors
 from flow_sdk.wire import subjects
 from tests.contract.runner.conftest import RUNNER_ID, StartRunner
 from tests.contract.runner.fake_engine import FakeEngine, assignment, becomes
@@ -131,8 +132,7 @@ async def test_a_drain_hands_back_what_still_runs(engine: FakeEngine, start_runn
     await runner.drain(0.6)
     assert (await engine.ended(short.execution_id)).content["output"] == "done"
     error = (await engine.ended(long.execution_id)).error
-    assert error["code"] == "container_lost"
-    assert "runner_drained" in error["message"]
+    assert error["code"] == "runner_drained"
     claims = len(engine.claims)
     late = assignment(QUICK)
     await engine.work.put(late)
@@ -148,7 +148,7 @@ async def test_a_drain_hands_back_what_was_granted_at_that_moment(
     late = assignment(SLEEPS)
     engine.undelivered.append(late)
     await runner.drain(5)
-    assert "runner_drained" in (await engine.ended(late.execution_id)).error["message"]
+    assert (await engine.ended(late.execution_id)).error["code"] == "runner_drained"
 
 
 async def test_leases_are_kept_while_a_report_cannot_be_published(
@@ -174,3 +174,36 @@ async def test_a_drain_waits_for_the_record(engine: FakeEngine, start_runner: St
     assert not draining.done()
     engine.is_recording = True
     await asyncio.wait_for(draining, 5)
+
+
+async def test_a_runner_whose_id_is_taken_waits_a_moment_and_gives_up(
+    engine: FakeEngine, start_runner: StartRunner
+) -> None:
+    engine.is_id_taken = True
+    with pytest.raises(errors.Conflict) as caught:
+        await start_runner(patience_seconds=0.2)
+    assert caught.value.error_code == "runner_id_taken"
+    assert (f"{RUNNER_ID!r} is at work" in caught.value.message, "--runner-id" in caught.value.hint) == (True, True)
+    starting = asyncio.create_task(start_runner(patience_seconds=30))
+    registers = len(engine.registers)
+    await becomes(lambda: len(engine.registers) > registers, True)
+    engine.is_id_taken = False
+    await starting
+    await engine.run(assignment(QUICK))
+
+
+async def test_a_runner_says_that_it_lives(engine: FakeEngine, start_runner: StartRunner) -> None:
+    await start_runner()
+    [register] = engine.registers
+    alive = subjects.runner_alive(RUNNER_ID, register.instance)
+    assert await engine.bus.request(alive, b"", timeout=5) == b""
+    with pytest.raises(errors.BusUnavailable):
+        await engine.bus.request(subjects.runner_alive(RUNNER_ID, "another"), b"", timeout=5)
+
+
+async def test_a_runner_that_was_replaced_ends(engine: FakeEngine, start_runner: StartRunner) -> None:
+    runner = await start_runner()
+    running = asyncio.create_task(runner.run())
+    engine.is_id_taken, engine.knows_runners = True, False
+    with pytest.raises(errors.Conflict, match="is at work already"):
+        await asyncio.wait_for(running, 10)

@@ -112,3 +112,21 @@ async def test_a_runner_waits_for_nats(tmp_path: Path) -> None:
         finally:
             await bus.drain_and_close()
             await server.stop()
+
+
+@pytest.mark.slow
+async def test_a_signal_hands_back_what_takes_longer_than_the_drain(
+    engine: FakeEngine, nats_server: NatsServer
+) -> None:
+    async with _process(nats_server.runner_url, 0.3) as process:
+        await _ready(process)
+        work = assignment(SLEEPS)
+        await engine.work.put(work)
+        await becomes(lambda: engine.statuses.get(work.execution_id), ["running"])
+        descendants = _descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        error = (await engine.ended(work.execution_id)).error
+        assert error["code"] == "runner_drained"
+        assert "'process-1'" in error["message"]
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert not _alive(descendants)

@@ -137,7 +137,7 @@ class RetryRoutes:
         require_retry(principal, org_id, workspace_id)  # Before the body is read.
         execution_id = reference(request, "execution_id", "execution")
         raw = await read_body(request)
-        content = parse_json(raw) if raw else {}  # Nothing to say is no error: the same again.
+        content: Any = parse_json(raw) if raw else {}  # Nothing to say is no error: the same again.
         if not isinstance(content, dict):
             raise invalid("body", content, "a JSON object")
         body = cast("dict[str, Any]", content)

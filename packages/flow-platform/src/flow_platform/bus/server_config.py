@@ -49,6 +49,7 @@ _RUNNER_PUBLISH: Final = (
 _RUNNER_SUBSCRIBE: Final = (
     f"_INBOX.{RUNNER_USER}.>",
     subjects.runner_cancel("*"),
+    subjects.runner_alive("*", "*"),
     subjects.ENGINE_STARTED,
     subjects.BUILD_REQUEST,
     f"{subjects.BUILD_REQUEST} {subjects.RUNNER_QUEUE}",

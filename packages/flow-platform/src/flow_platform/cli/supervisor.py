@@ -28,6 +28,7 @@ from flow_platform.settings import PREFIX, TEST_PREFIX, Settings, as_environment
 BACKLOG: Final = 2048  # Connections that wait while a server is started again.
 START_TIMEOUT_SECONDS: Final = 120.0  # The first start on a slow disk makes the container runtime's files.
 SERVER_STOP_SECONDS: Final = 10.0
+HAND_BACK_SECONDS: Final = 12.0  # Beyond the drain: for runners to hand back what they could not finish.
 LAST_WORDS_SECONDS: Final = 2.0  # From "at once" to SIGKILL: a runner frees mounts and cgroups meanwhile.
 MAX_LOG_BYTES: Final = 20 << 20  # Per child; then the file moves aside as `.1` and begins anew.
 LOG_CHECK_SECONDS: Final = 30.0
@@ -127,12 +128,14 @@ class Supervisor:
         settings = dataclasses.replace(self._settings, nats_url="", port=port, ready_file=None)
         descriptors = {"--listen-fd": listener.fileno(), "--lock-fd": self._folder.lock_descriptor}
         self._children.append(self._child("server", "server", settings, self._nats_url, descriptors))
+        # Over a NATS of one's own there are no others; a shared one may have runners of other machines.
+        prefix = self._settings.runner_id[:60] if self._settings.nats_url else "local"
         for number in range(1, self._settings.runners + 1):
             name = f"runner-{number}"
             # A runner machine holds no credential of the database, so this one gets none either.
             own = dataclasses.replace(
                 settings,
-                runner_id=f"local-{number}",
+                runner_id=f"{prefix}-{number}",
                 database_url="",
                 master_key="",
                 previous_master_key="",
@@ -188,7 +191,7 @@ class Supervisor:
     async def _drain(self) -> None:
         """The server records what the runners finish, so it goes after them; NATS carries it, so it goes last."""
         self._say("draining; Ctrl-C again stops at once")
-        await self._end_in_order(self._children[1:], self._settings.drain_seconds + LAST_WORDS_SECONDS)
+        await self._end_in_order(self._children[1:], self._settings.drain_seconds + HAND_BACK_SECONDS)
         await self._end_in_order(self._children[:1], SERVER_STOP_SECONDS)
 
     async def _end_in_order(self, children: list[Child], seconds: float) -> None:

@@ -215,7 +215,7 @@ class Executions:
             execution,
             now,
             result=tx.executions.result(execution.id) if execution.status is Status.COMPLETED else None,
-            attempts=tx.executions.attempts(execution.id) if execution.failures or execution.losses else (),
+            attempts=tx.executions.attempts(execution.id) if _may_have_errors(execution) else (),
             runners_alive=_runners_alive(tx, [execution], now),
             checkpoints=tx.checkpoints.all_open(execution.id, SHOWN_CHECKPOINTS) if is_waiting else (),
             graph=view_of(tx, execution),
@@ -264,6 +264,10 @@ class Executions:
             if execution.parent_id in nodes and execution.id != top:
                 nodes[execution.parent_id]["children"].append(nodes[execution.id])
         return nodes[top]
+
+
+def _may_have_errors(execution: Execution) -> bool:
+    return bool(execution.failures or execution.losses or execution.error)
 
 
 def require_cancel_matching(principal: Principal, org_id: str, workspace_id: str) -> None:

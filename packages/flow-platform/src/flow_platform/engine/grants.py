@@ -105,7 +105,11 @@ class Grants:
         return [grant for claim in list(self._held.values()) for grant in self.grant(tx, claim, now)]
 
     def grant(self, tx: Transaction, claim: HeldClaim, now: datetime) -> list[Grant]:
-        """Leases up to the runner's free slots; nothing to a claim that was replaced."""
+        """Leases up to the runner's free slots; nothing to a claim that was replaced.
+
+        Nor to one of a process that another one replaced, of which only the engine heard where that one registered: the
+        dead one's lease would keep the work from everybody until it runs out.
+        """
         granted, look_again_at = self._grant(tx, claim, now)
         if look_again_at is not None:
             self._look_again_at = min(look_again_at, self._look_again_at or look_again_at)
@@ -121,7 +125,7 @@ class Grants:
 
     def _grant(self, tx: Transaction, claim: HeldClaim, now: datetime) -> tuple[list[Grant], datetime | None]:
         request = claim.request
-        if not self.is_held(claim):
+        if not self.is_held(claim) or tx.runners.instance(request.runner_id) not in (None, request.instance):
             return [], None
         in_use = tx.executions.slots_in_use(request.runner_id, request.instance)
         free = min(request.slots - in_use, request.room, MAX_GRANT)

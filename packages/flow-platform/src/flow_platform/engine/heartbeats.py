@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
+from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
@@ -14,10 +17,17 @@ from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, Store, Transaction
+from flow_sdk.wire import subjects
+from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import Heartbeat, HeartbeatReply, Register, Registered
 from flow_sdk.wire.status import Status
 
 logger = logging.getLogger(__name__)
+
+ALIVE_SECONDS: Final = 2.0  # For a runner that is asked whether it lives; of one that is gone we hear at once.
+
+Ask = Callable[[str, bytes, float], Awaitable[bytes]]
+"""Sends a request over NATS and gives the answer, or raises `BusUnavailable`, at once if nobody listens."""
 
 
 @dataclass
@@ -29,7 +39,7 @@ class _Verdicts:
 
 class Heartbeats:
     def __init__(
-        self, store: Store, clock: Clock, wakeups: Wakeups, grants: Grants, ends: Ends, leasing: Leasing
+        self, store: Store, clock: Clock, wakeups: Wakeups, grants: Grants, ends: Ends, leasing: Leasing, ask: Ask
     ) -> None:
         self._store = store
         self._clock = clock
@@ -37,19 +47,39 @@ class Heartbeats:
         self._grants = grants
         self._ends = ends
         self._leasing = leasing
+        self._ask = ask
 
     async def register(self, request: Register) -> Registered:
-        """Notes a runner's start; what an earlier instance of the same runner held is lost at once, not by expiry."""
+        """Notes a runner's start; what an earlier instance of the same runner held is lost at once, not by expiry.
+
+        Unless the earlier one lives: two that took turns would throw each other out for ever, so the second is refused.
+        """
+        registered = await self._store.read(lambda tx: tx.runners.instance(request.runner_id))
+        if registered not in (None, request.instance) and await self._is_alive(request.runner_id, registered):
+            logger.warning("refused a second process of a runner", extra={"runner_id": request.runner_id})
+            return self._registered("runner_id_taken")
         self._grants.forget_earlier(request.runner_id, request.instance)  # First: then nothing more is leased to them.
         given_up = await self._store.write(lambda tx: self._register(tx, request))
         if given_up:
             logger.warning("a runner came back without its executions", extra={"executions": len(given_up)})
         self._wakeups.notify([execution.id for execution in given_up] + [WORK])
+        return self._registered()
+
+    def _registered(self, error: str = "") -> Registered:
         return Registered(
             lease_seconds=self._leasing.lease.total_seconds(),
             heartbeat_seconds=self._leasing.heartbeat.total_seconds(),
             hold_seconds=self._leasing.hold.total_seconds(),
+            error=error,
         )
+
+    async def _is_alive(self, runner_id: str, instance: str) -> bool:
+        """Asked for at that moment: a heartbeat of some seconds ago says nothing about a process that was killed."""
+        try:
+            await self._ask(subjects.runner_alive(runner_id, instance), b"", ALIVE_SECONDS)
+        except errors.BusUnavailable:
+            return False
+        return True
 
     async def heartbeat(self, request: Heartbeat) -> HeartbeatReply:
         """Extends what the runner still holds and says what it does not."""
@@ -88,6 +118,12 @@ def lose(tx: Transaction, ends: Ends, execution: Execution, now: datetime) -> Ch
     error = outcome.lost_error(execution)
     after = domain.apply(execution, domain.decide_loss(execution, error, now))
     changes = ends.change(tx, execution, after, now)
+    end_attempt(tx, execution, error, now)
+    return changes
+
+
+def end_attempt(tx: Transaction, execution: Execution, error: ErrorDocument | None, now: datetime) -> None:
+    """Notes that the attempt of an execution with a lease has ended, of which its runner did not tell."""
     tx.executions.record_attempt(
         Attempt(
             execution_id=execution.id,
@@ -99,4 +135,3 @@ def lose(tx: Transaction, ends: Ends, execution: Execution, now: datetime) -> Ch
             error=error,
         )
     )
-    return changes

@@ -156,7 +156,9 @@ class Engine:
             self._link.get_object,
             ends,
         )
-        self._heartbeats = Heartbeats(self.store, self.clock, self._wakeups, grants, ends, self.leasing)
+        self._heartbeats = Heartbeats(
+            self.store, self.clock, self._wakeups, grants, ends, self.leasing, self._link.request
+        )
         self.sweeper = Sweeper(self.store, self.clock, self._wakeups, notices, ends)
         self.scheduler = Scheduler(self.store, self.clock, self._wakeups, stages, self._claims, grants, notices, ends)
         self.schedules = Schedules(self.store, self.clock, self._wakeups, stages, grants, self.scheduler)

@@ -21,7 +21,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
 from flow_platform.engine.ends import Ends
-from flow_platform.engine.heartbeats import lose
+from flow_platform.engine.heartbeats import end_attempt, lose
 from flow_platform.engine.rollout_watch import failure_keys
 from flow_platform.engine.turns import MATURE_BATCH
 from flow_platform.engine.wakeups import WORK, Wakeups
@@ -99,6 +99,7 @@ class Sweeper:
             elif execution.status is Status.CANCELLING:
                 after = domain.apply(execution, domain.CancelCompleted(now))
                 swept.changed += self._ends.change(tx, execution, after, now).executions
+                end_attempt(tx, execution, execution.error, now)
             elif execution.status is Status.RUNNING:
                 swept.changed += lose(tx, self._ends, execution, now).executions
             if len(swept.changed) >= BATCH:
@@ -110,6 +111,7 @@ class Sweeper:
         after = domain.apply(execution, domain.DeadlineReached(now, outcome.timeout_error(execution)))
         swept.changed += self._ends.change(tx, execution, after, now).executions
         if execution.lease_holder:
+            end_attempt(tx, execution, after.error, now)
             swept.stopped.append(execution)
         if execution.live_children:
             reason = f"the deadline of its parent {after.id}"

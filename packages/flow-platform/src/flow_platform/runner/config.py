@@ -24,6 +24,9 @@ DEFAULT_DRAIN_SECONDS: Final = 30.0
 DEFAULT_SUSPEND_AFTER_SECONDS: Final = 5.0
 """Shorter waits are not worth the new container and the replay of the calls."""
 
+DEFAULT_PATIENCE_SECONDS: Final = 5.0
+"""Twice as long as a runner whose supervisor died takes to end itself."""
+
 
 @dataclass(frozen=True)
 class RunnerConfig:
@@ -46,6 +49,7 @@ class RunnerConfig:
             containers reconnect to the gateway with a renewed token. Without it only the assignment's own is accepted.
         drain_seconds: How long a graceful stop waits for running attempts.
         suspend_after_seconds: How long a workflow only waits before its container is given back.
+        patience_seconds: How long a start waits for an earlier process of the same id to end.
         ready: Called once, when the runner is registered and asks for work.
     """
 
@@ -60,6 +64,7 @@ class RunnerConfig:
     pool_size: int = 4
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     suspend_after_seconds: float = DEFAULT_SUSPEND_AFTER_SECONDS
+    patience_seconds: float = DEFAULT_PATIENCE_SECONDS
     environment_bytes: int = DEFAULT_ENVIRONMENT_BYTES
     parallel_builds: int = 2
     build_hosts: frozenset[str] = frozenset()

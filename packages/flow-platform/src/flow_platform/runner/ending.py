@@ -1,7 +1,8 @@
 """How an attempt ended without a result, said so that a person can act on it. Pure.
 
 The codes decide what the engine does next: `container_lost`, `process_crashed` and `protocol_error` say that nothing
-is known about the component's own outcome (the attempt counts as lost); the others are the component's failure.
+is known about the component's own outcome (the attempt counts as lost); `runner_drained` is nobody's fault and counts
+for nothing; the others are the component's failure.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ FORBIDDEN_SYSCALL: Final = "forbidden_syscall"
 PROCESS_CRASHED: Final = "process_crashed"
 CONTAINER_LOST: Final = "container_lost"
 PROTOCOL_ERROR: Final = "protocol_error"
+RUNNER_DRAINED: Final = "runner_drained"
 OUTPUT_TOO_LARGE: Final = "output_too_large"
 TOO_MANY_EVENTS: Final = "too_many_events"
 EVENT_TOO_LARGE: Final = "event_too_large"
@@ -26,7 +28,16 @@ CANCELLED: Final = "cancelled"
 COMPONENT_ERROR: Final = "component_error"
 
 RESERVED_CODES: Final = frozenset(
-    {CONTAINER_LOST, PROCESS_CRASHED, PROTOCOL_ERROR, TIMEOUT, CANCELLED, "sandbox_unavailable", "runner_lost"}
+    {
+        CONTAINER_LOST,
+        PROCESS_CRASHED,
+        PROTOCOL_ERROR,
+        RUNNER_DRAINED,
+        TIMEOUT,
+        CANCELLED,
+        "sandbox_unavailable",
+        "runner_lost",
+    }
 )
 """The runner's own word. A container that uses one of them in its result would choose how it is retried or ended."""
 
@@ -67,6 +78,11 @@ def error_for(ended: Ended, limits: Limits) -> ErrorDocument:
 def lost(reason: str) -> ErrorDocument:
     """The attempt's container is gone and nothing is known about the component's outcome."""
     return ErrorDocument(code=CONTAINER_LOST, message=f"Container lost: {reason}")
+
+
+def drained(runner_id: str) -> ErrorDocument:
+    """The runner stops in good order and hands back what it could not finish."""
+    return ErrorDocument(code=RUNNER_DRAINED, message=f"Runner {runner_id!r} was stopped; another attempt follows")
 
 
 def protocol_error(reason: str) -> ErrorDocument:

@@ -64,11 +64,17 @@ class Runner:
         self._early_notices: dict[tuple[str, int], str] = {}  # Of cancels that overtook their assignment.
 
     async def start(self) -> None:
-        """Registers, however long NATS or the engine are away, and listens for cancels."""
+        """Registers, however long NATS or the engine are away, and listens for cancels.
+
+        Raises:
+            Conflict: `runner_id_taken`: another process works under this runner's id, and goes on doing so.
+        """
+        alive = subjects.runner_alive(self._config.runner_id, self._instance)
+        await self._bus.serve(alive, subjects.RUNNER_QUEUE, self._on_alive)
         await self._bus.subscribe(subjects.runner_cancel(self._config.runner_id), self._on_cancel)
         await self._bus.subscribe(subjects.ENGINE_STARTED, self._on_engine_started)
         self._bus.on_reconnected(self._claim_anew)
-        await self._register()
+        await self._register(self._config.patience_seconds)
 
     async def run(self) -> None:
         """Works until `drain` or cancellation.
@@ -98,7 +104,7 @@ class Runner:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=seconds)
         for attempt in list(self._attempts.values()):
-            attempt.stop(ending.lost(f"its runner {self._config.runner_id!r} was stopped (runner_drained)"))
+            attempt.stop(ending.drained(self._config.runner_id))
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=SETTLE_SECONDS)
         await self._settle_outbox()
@@ -203,7 +209,7 @@ class Runner:
         if reason is not None:
             attempt.cancel(reason)
         if self._is_draining:
-            attempt.stop(ending.lost(f"its runner {self._config.runner_id!r} is stopping (runner_drained)"))
+            attempt.stop(ending.drained(self._config.runner_id))
 
     async def _attempt(self, attempt: Attempt) -> None:
         execution_id = attempt.assignment.execution_id
@@ -298,7 +304,13 @@ class Runner:
         if attempt is not None:
             attempt.cancel(reason)
 
-    async def _register(self) -> None:
+    async def _on_alive(self, _: bytes) -> bytes:
+        return b""
+
+    async def _register(self, patience_seconds: float = 0.0) -> None:
+        """Args:
+        patience_seconds: For another process of this id that may be about to end.
+        """
         request = Register(
             runner_id=self._config.runner_id,
             instance=self._instance,
@@ -306,9 +318,16 @@ class Runner:
             capabilities=[self._place.sandbox.name],
         )
         failures = 0
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + patience_seconds
         while True:
             try:
-                self._times = await self._engine.register(request)
+                registered = await self._engine.register(request)
+                if registered.error:
+                    _refuse_at(give_up, request.runner_id, registered.error)
+                    await asyncio.sleep(RETRY_SECONDS[2])
+                    continue
+                self._times = registered
             except errors.BusUnavailable as error:
                 logger.log(logging.WARNING if failures % 10 == 9 else logging.INFO, "not registered yet: %s", error)
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
@@ -357,3 +376,15 @@ class Runner:
         self._room_made.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s failed", task.get_name(), exc_info=error)
+
+
+def _refuse_at(give_up: float, runner_id: str, reason: str) -> None:
+    """Raises Conflict when there is no time left to be patient."""
+    if asyncio.get_running_loop().time() < give_up:
+        logger.info("not registered yet: %s", reason)
+        return
+    raise errors.Conflict(
+        f"runner {runner_id!r} is at work already: another process of that name answers",
+        code="runner_id_taken",
+        hint="stop that one, or give this one a name of its own: --runner-id NAME, or FLOW_RUNNER_ID",
+    )

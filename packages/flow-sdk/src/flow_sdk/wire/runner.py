@@ -57,9 +57,16 @@ class Register(Document):
 
 
 class Registered(Document):
+    """The answer to it.
+
+    Attributes:
+        error: `runner_id_taken`: another process is registered under that id, and answers.
+    """
+
     lease_seconds: float
     heartbeat_seconds: float
     hold_seconds: float
+    error: str = ""
 
 
 class Claim(Document):

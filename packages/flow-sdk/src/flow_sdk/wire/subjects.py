@@ -36,6 +36,11 @@ RUNNER_QUEUE: Final = "runners"
 PAYLOAD_BUCKET: Final = "FLOW_PAYLOADS"
 
 
+def runner_alive(runner_id: str, instance: str) -> str:
+    """The subject on which one process of a runner says that it lives. Nobody answers for one that is gone."""
+    return f"flow.runner.{runner_id}.alive.{instance}"
+
+
 def runner_cancel(runner_id: str) -> str:
     """The subject on which one runner hears which of its executions shall end."""
     return f"flow.runner.{runner_id}.cancel"
