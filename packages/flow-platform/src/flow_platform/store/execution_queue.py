@@ -32,9 +32,9 @@ _IS_READY = (_IS_QUEUED, _e.available_at.is_(None))
 # the order needs no clock, and an index has it.
 _RANK = _e.created_at - _e.priority * sa.literal_column("60000000")
 _CLAIM_ORDER = (_RANK, _e.id)
-_EMPTY = sa.literal_column("''")
+_EMPTY = sa.literal_column("''", sa.Text)
 _LANE = (
-    _e.component_id.concat(sa.literal_column("'@'"))
+    _e.component_id.concat(sa.literal_column("'@'", sa.Text))
     .concat(sa.func.coalesce(_e.ring_id, _EMPTY))
     .concat(sa.func.coalesce(_e.limit_keys, _EMPTY))
 )
@@ -100,7 +100,7 @@ _HEADS = Query(
 _COUNT_READY = Query(
     "count ready",
     sa.select(sa.func.count()).select_from(
-        sa.select(sa.literal_column("1"))
+        sa.select(sa.literal_column("1", sa.BigInteger))
         .where(
             *_IS_READY,
             _e.workspace_id == bindparam("workspace_id"),
@@ -118,12 +118,12 @@ def _distinct(name: str, column: sa.ColumnElement[str], *conditions: sa.ColumnEl
     smallest = sa.select(sa.func.min(column)).where(*_IS_READY, *conditions)
     start = sa.select(
         smallest.where(column > bindparam("after", type_=sa.Text)).scalar_subquery().label("value"),
-        sa.literal_column("1").label("position"),
+        sa.literal_column("1", sa.BigInteger).label("position"),
     )
     found = start.cte(name, recursive=True)
     step = smallest.where(column > found.c.value).correlate(found).scalar_subquery()
     return found.union_all(
-        sa.select(step, found.c.position + sa.literal_column("1")).where(
+        sa.select(step, found.c.position + sa.literal_column("1", sa.BigInteger)).where(
             found.c.value.is_not(None), found.c.position < bindparam("limit", type_=sa.BigInteger)
         )
     )
@@ -254,7 +254,10 @@ class ExecutionQueue:
 
     def running_counts(self) -> list[RunningCount]:
         counted = Counter(self._connection.rows(_RUNNING, {}))
-        return [RunningCount(*row[:3], keys_from(row[3]), count) for row, count in counted.items()]
+        return [
+            RunningCount(workspace_id, component_id, ring_id, keys_from(keys), count)
+            for (workspace_id, component_id, ring_id, keys), count in counted.items()
+        ]
 
     def next_available_at(self, now: datetime) -> datetime | None:
         row = self._connection.row(_NEXT_AVAILABLE, {"now": to_micros(now)})

@@ -5,6 +5,8 @@ Revision ID: 0006
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -54,6 +56,6 @@ def upgrade() -> None:
     _partial("ix_executions_lease", leased, "lease_holder IS NOT NULL")
 
 
-def _partial(name: str, columns: list[str | sa.TextClause], condition: str) -> None:
+def _partial(name: str, columns: Sequence[str | sa.TextClause], condition: str) -> None:
     where = sa.text(condition)
-    op.create_index(name, "executions", columns, unique=False, sqlite_where=where, postgresql_where=where)
+    op.create_index(name, "executions", list(columns), unique=False, sqlite_where=where, postgresql_where=where)
