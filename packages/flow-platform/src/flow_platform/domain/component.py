@@ -54,6 +54,10 @@ class Definition:
     graph: dict[str, Any] | None = None
     """The document of a graph workflow, as `graph_document.canonical` gives it; its code is empty then."""
 
+    agent: dict[str, Any] | None = None
+    """Of an agent: an `AgentDocument` with all references resolved. Its code then only has the type of its output, which
+    `entry_point` names."""
+
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of the content, as `sha256:...`."""
         content = {
@@ -71,6 +75,7 @@ class Definition:
             "requires_context": self.requires_context,
             # Only where there is one: the digests of versions that were published before there were graphs stay.
             **({} if self.graph is None else {"graph": self.graph}),
+            **({} if self.agent is None else {"agent": self.agent}),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         # An example may hold a lone surrogate: valid in JSON, refused by a strict encoder.

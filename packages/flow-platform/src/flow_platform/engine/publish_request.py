@@ -117,15 +117,22 @@ def _empty_if_none(value: Any) -> Any:
     return () if value is None else value
 
 
-_Text = Annotated[str, AfterValidator(_text_without_nul)]
+Text = Annotated[str, AfterValidator(_text_without_nul)]
 _Texts = BeforeValidator(_empty_if_none)
+Code = Annotated[str, AfterValidator(_code)]
+Tags = Annotated[tuple[Annotated[Text, Field(min_length=1, max_length=100)], ...], _Texts]
+Requirements = Annotated[
+    tuple[Annotated[str, AfterValidator(_requirement)], ...], _Texts, Field(max_length=MAX_DEPENDENCIES)
+]
 
 
-class _Closed(BaseModel):
+class Closed(BaseModel):
+    """A body whose fields are all known."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class RetryRequest(_Closed):
+class RetryRequest(Closed):
     """A retry policy. Intervals in seconds. Source: Temporal's retry policy."""
 
     max_attempts: int = Field(1, ge=1, le=100)
@@ -137,7 +144,7 @@ class RetryRequest(_Closed):
     )
 
 
-class LimitsRequest(_Closed):
+class LimitsRequest(Closed):
     """What one container may use; what is not given has the platform's default."""
 
     memory_bytes: int = Field(Limits().memory_bytes, ge=16 << 20, le=64 << 30)
@@ -149,31 +156,27 @@ class LimitsRequest(_Closed):
     events: int = Field(Limits().events, ge=1, le=100_000)
 
 
-class Example(_Closed):
+class Example(Closed):
     """Run when the version is published: a transform whose example gives another output is refused."""
 
     input: Any
     output: Any
 
 
-class PublishRequest(_Closed):
+class PublishRequest(Closed):
     """One version of a code block, a transform or a workflow: `code`, or the `nodes` and `edges` of a graph.
 
     What a graph may hold is `domain/graph_document.py`'s business: its errors name nodes and edges.
     """
 
     slug: str = Field(max_length=63)
-    code: Annotated[str, AfterValidator(_code)] | None = None
+    code: Code | None = None
     entry_point: Annotated[str, Field(max_length=200), AfterValidator(_entry_point)] = DEFAULT_ENTRY_POINT
-    name: Annotated[_Text | None, Field(max_length=MAX_NAME)] = None
-    description: Annotated[_Text | None, Field(max_length=MAX_DESCRIPTION)] = None
-    tags: Annotated[tuple[Annotated[_Text, Field(min_length=1, max_length=100)], ...], _Texts] = Field(
-        (), max_length=MAX_TAGS, strict=False
-    )
+    name: Annotated[Text | None, Field(max_length=MAX_NAME)] = None
+    description: Annotated[Text | None, Field(max_length=MAX_DESCRIPTION)] = None
+    tags: Tags = Field((), max_length=MAX_TAGS, strict=False)
     language: Annotated[str, AfterValidator(_language)] = LANGUAGE
-    dependencies: Annotated[tuple[Annotated[str, AfterValidator(_requirement)], ...], _Texts] = Field(
-        (), max_length=MAX_DEPENDENCIES, strict=False
-    )
+    dependencies: Requirements = Field((), strict=False)
     timeout_seconds: float | None = Field(None, gt=0)
     retry: RetryRequest | None = None
     limits: LimitsRequest | None = None

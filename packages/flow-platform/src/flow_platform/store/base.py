@@ -25,11 +25,13 @@ from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
 from flow_platform.store.api_key_table import ApiKeyTable
 from flow_platform.store.model_table import ModelTable
+from flow_platform.store.part_table import PartTable
 from flow_platform.store.policy_table import PolicyTable
 from flow_platform.store.queue_table import QueueTable
 from flow_platform.store.rollout_port import RolloutTable
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.secret_table import SecretTable
+from flow_platform.store.session_table import SessionTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
 from flow_sdk.wire.status import Kind, Status
@@ -437,6 +439,8 @@ class Transaction(Protocol):
     schedules: ScheduleTable
     secrets: SecretTable
     api_keys: ApiKeyTable
+    parts: PartTable
+    sessions: SessionTable
     policies: PolicyTable
     models: ModelTable
 

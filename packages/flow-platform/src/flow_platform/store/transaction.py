@@ -11,6 +11,8 @@ from flow_platform.store.connection import Connection
 from flow_platform.store.executions import ExecutionRows
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.models import ModelRows
+from flow_platform.store.part_table import PartTable
+from flow_platform.store.parts import PartRows
 from flow_platform.store.policies import PolicyRows
 from flow_platform.store.policy_cache import PolicyCache
 from flow_platform.store.policy_table import PolicyTable
@@ -20,6 +22,8 @@ from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.schedules import ScheduleRows
 from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.secrets import SecretRows
+from flow_platform.store.session_table import SessionTable
+from flow_platform.store.sessions import SessionRows
 from flow_platform.store.tenancy import TenancyRows
 
 
@@ -36,3 +40,5 @@ class SqlTransaction:
         self.api_keys: ApiKeyTable = ApiKeyRows(connection)
         self.policies: PolicyTable = PolicyRows(connection, policies)
         self.models: ModelTable = ModelRows(connection)
+        self.parts: PartTable = PartRows(connection)
+        self.sessions: SessionTable = SessionRows(connection)
