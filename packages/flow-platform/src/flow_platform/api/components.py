@@ -14,6 +14,7 @@ from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, Route
 from flow_platform.domain import errors
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.principal import Action
+from flow_platform.engine.agent_request import AgentRequest
 from flow_platform.engine.catalog import PUBLISHABLE, Published
 from flow_platform.engine.publish_request import PublishRequest
 from flow_platform.engine.releases import require_not_execution
@@ -53,7 +54,7 @@ class ComponentRoutes:
                 f"Publishes a {word}: 201 with the new version, 200 with the one that has the content.",
                 tag=_TAG,
                 answers={201: PublishedDocument, 200: PublishedDocument},
-                body=PublishRequest,
+                body=AgentRequest if kind is Kind.AGENT else PublishRequest,
             ),
             Route(
                 "GET",
@@ -96,7 +97,7 @@ class ComponentRoutes:
             principal = principal_of(request)
             org_id, workspace_id = workspace_of(request)
             require_not_execution(principal, Action.PUBLISH, org_id, workspace_id)  # Before the body is read.
-            wanted = await read_model(request, PublishRequest)
+            wanted = await read_model(request, AgentRequest if kind is Kind.AGENT else PublishRequest)
             published = await self._engine.catalog.publish(principal, org_id, workspace_id, kind, wanted)
             return json_answer(published_document(published), 201 if published.is_new else 200)
 
@@ -215,4 +216,5 @@ def version_document(version: Version, *, full: bool) -> VersionDocument:
         code=definition.code if full else None,
         examples=list(definition.examples) if full else None,
         graph=definition.graph if full else None,
+        agent=definition.agent if full else None,
     )

@@ -55,7 +55,7 @@ class Definition:
     """The document of a graph workflow, as `graph_document.canonical` gives it; its code is empty then."""
 
     agent: dict[str, Any] | None = None
-    """Of an agent: an `AgentDocument` with all references resolved. Its code then only has the type of its output, which
+    """Of an agent: an `AgentDocument` with all references resolved. Its code only has the type of its output, which
     `entry_point` names."""
 
     def digest(self) -> str:

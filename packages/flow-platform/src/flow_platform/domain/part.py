@@ -1,4 +1,4 @@
-"""Parts of agents that have names of their own: models, prompts, tools, schemas and states, versioned as components are.
+"""Parts of agents that have names of their own: models, prompts, tools, schemas, states; versioned as components are.
 
 A part is only a value. An agent that refers to one is given its content when the agent is published; what becomes of
 the part later changes no version of an agent.

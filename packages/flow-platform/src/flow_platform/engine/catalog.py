@@ -18,6 +18,8 @@ from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Definition, Version
 from flow_platform.domain.principal import Action, Principal
+from flow_platform.engine.agent_request import AgentRequest
+from flow_platform.engine.publish_agent import agent_definition, build_agent
 from flow_platform.engine.publish_graph import check_graph
 from flow_platform.engine.publish_request import MAX_DESCRIPTION, PublishRequest, definition_of
 from flow_platform.engine.releases import check_workspace, require_not_execution
@@ -31,7 +33,7 @@ from flow_sdk.wire.status import Kind
 logger = logging.getLogger(__name__)
 
 BUILD_TIMEOUT_SECONDS: Final = 300.0  # For locking, installing and inspecting; a large package takes a minute.
-PUBLISHABLE: Final = (Kind.CODE_BLOCK, Kind.TRANSFORM, Kind.WORKFLOW)
+PUBLISHABLE: Final = (Kind.CODE_BLOCK, Kind.TRANSFORM, Kind.WORKFLOW, Kind.AGENT)
 
 TEMPORARY: Final = frozenset({"index_unavailable", "sandbox_unavailable", "bus_unavailable"})
 """What a runner says of a build when not the component is at fault."""
@@ -67,7 +69,7 @@ class Catalog:
         self._entropy = entropy
 
     async def publish(
-        self, principal: Principal, org_id: str, workspace_id: str, kind: Kind, request: PublishRequest
+        self, principal: Principal, org_id: str, workspace_id: str, kind: Kind, request: PublishRequest | AgentRequest
     ) -> Published:
         """Makes a version of the content and deploys it where rings deploy by themselves.
 
@@ -83,13 +85,18 @@ class Catalog:
         if kind not in PUBLISHABLE:
             expected = ", ".join(repr(other.value) for other in PUBLISHABLE)
             raise errors.InvalidInput(f"kind {kind.value!r} cannot be published: expected one of {expected}")
-        definition = definition_of(kind, request)
+        if isinstance(request, AgentRequest):
+            definition = await agent_definition(self._store, org_id, workspace_id, request)
+        else:
+            definition = definition_of(kind, request)
         publication = _Publication(self._clock, self._entropy, org_id, workspace_id, request, definition)
         known = await self._rollouts.change(principal.subject, publication.reuse)
         if known is not None:
             return known
-        if definition.graph is None:
-            reply = await self._built(request, definition)
+        if definition.agent is not None:
+            reply = await build_agent(self._built, request.slug, definition, BUILD_TIMEOUT_SECONDS)
+        elif definition.graph is None:
+            reply = await self._built(_build_request(request.slug, definition))
         else:
             reply = await check_graph(self._store, org_id, workspace_id, definition.graph)
         published = await self._rollouts.change(principal.subject, lambda steps: publication.add(steps, reply))
@@ -99,8 +106,8 @@ class Catalog:
         )
         return published
 
-    async def _built(self, request: PublishRequest, definition: Definition) -> BuildReply:
-        reply = await self._build(_build_request(request, definition))
+    async def _built(self, request: BuildRequest) -> BuildReply:
+        reply = await self._build(request)
         if reply.error is not None:
             failure = errors.SandboxUnavailable if reply.error.code in TEMPORARY else errors.BuildFailed
             raise failure(reply.error.message, code=reply.error.code, details=reply.error.details)
@@ -178,7 +185,7 @@ class _Publication:
         entropy: Entropy,
         org_id: str,
         workspace_id: str,
-        request: PublishRequest,
+        request: PublishRequest | AgentRequest,
         definition: Definition,
     ) -> None:
         self._now = clock.now()
@@ -271,10 +278,10 @@ class _Publication:
         )
 
 
-def _build_request(request: PublishRequest, definition: Definition) -> BuildRequest:
+def _build_request(slug: str, definition: Definition) -> BuildRequest:
     return BuildRequest(
         kind=definition.kind,
-        slug=request.slug,
+        slug=slug,
         code=definition.code,
         entry_point=definition.entry_point,
         dependencies=list(definition.dependencies),

@@ -16,6 +16,7 @@ from typing import Final
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
+from flow_platform.engine.agents import agent_of
 from flow_platform.engine.grants import Grant, Grants, HeldClaim, Leasing
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.wakeups import WORK, Wakeups
@@ -152,8 +153,9 @@ class Claims:
             component_id=execution.component_id,
             component_slug=execution.component_slug,
             version=execution.version,
-            code=definition.code,
+            code="" if definition.agent is not None else definition.code,
             entry_point=definition.entry_point,
+            agent=agent_of(version),
             environment=version.environment,
             limits=definition.limits,
             deployment_id=execution.deployment_id,

@@ -211,7 +211,7 @@ def definition_of(kind: Kind, request: PublishRequest) -> Definition:
         InvalidInput: The slug is not one, or a field does not go with this kind.
     """
     check_slug(request.slug)
-    _check_timeout(kind, request.timeout_seconds)
+    check_timeout(kind, request.timeout_seconds)
     if kind is not Kind.TRANSFORM and (request.examples or request.requires_context):
         name = "examples" if request.examples else "requires_context"
         expected = f"no {name} for a {kind.value}: only transforms have them"
@@ -240,7 +240,8 @@ def definition_of(kind: Kind, request: PublishRequest) -> Definition:
     )
 
 
-def _check_timeout(kind: Kind, timeout_seconds: float | None) -> None:
+def check_timeout(kind: Kind, timeout_seconds: float | None) -> None:
+    """Raises InvalidInput when it is out of the bounds of that kind."""
     lowest, highest = (1.0, MAX_TIMEOUT_SECONDS[kind]) if kind in MAX_TIMEOUT_SECONDS else (0.0, None)
     highest = highest or MAX_OTHER_TIMEOUT_SECONDS
     if timeout_seconds is not None and not lowest <= timeout_seconds <= highest:

@@ -35,7 +35,7 @@ from flow_platform.runner.relay import Relay
 from flow_platform.runner.result import Result, output_payload
 from flow_platform.runner.session import ExecutionSession, VerifyToken
 from flow_platform.sandbox.base import PROXY_PORT, Container, ContainerSpec, Ended, ProtocolError, Sandbox, Usage
-from flow_sdk.wire import subjects
+from flow_sdk.wire import agent, subjects
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.harness import Frame
 from flow_sdk.wire.runner import Assignment, AttemptMetrics
@@ -200,7 +200,11 @@ class Attempt:
     def _spec(self, environment_path: Path | None) -> ContainerSpec:
         assignment = self.assignment
         return ContainerSpec(
-            assignment.workspace_id, assignment.environment.digest, environment_path, proxy=bool(assignment.network)
+            assignment.workspace_id,
+            assignment.environment.digest,
+            environment_path,
+            proxy=bool(assignment.network),
+            modules=agent.MODULES if assignment.agent is not None else (),
         )
 
     async def _get_secrets(self) -> None:

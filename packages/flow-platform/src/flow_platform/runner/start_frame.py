@@ -46,6 +46,8 @@ def encode(
         "env": environment(assignment, secrets),
         "output_bytes": assignment.limits.output_bytes,
     }
+    if assignment.agent is not None:
+        content["agent"] = assignment.agent
     if suspend_after_seconds is not None and assignment.kind in SUSPENDING:
         content["suspend_after_seconds"] = suspend_after_seconds
     if channel == "nats":

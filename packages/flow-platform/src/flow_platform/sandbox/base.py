@@ -27,12 +27,16 @@ class ContainerSpec:
         environment_digest: Empty for the base environment.
         environment_path: Folder with the installed packages (a `site-packages`), read-only for the container.
         proxy: Also gives the container a loopback listener on `PROXY_PORT`: its way out, served by the caller.
+        modules: Of the environment, imported once for all containers of the spec, before there is any tenant's code.
+            Only for environments whose packages the platform chose: what is imported there can read what all of the
+            template's containers are made of.
     """
 
     tenant: str
     environment_digest: str = ""
     environment_path: Path | None = None
     proxy: bool = False
+    modules: tuple[str, ...] = ()
 
 
 class Ending(enum.StrEnum):

@@ -34,7 +34,7 @@ class RetryDocument(Document):
 
 
 class VersionDocument(Document):
-    """An immutable version. `code`, `examples` and `graph` are absent in lists; of a graph, code is empty."""
+    """An immutable version. `code`, `examples`, `graph` and `agent` are absent in lists; of a graph, code is empty."""
 
     component_id: str
     version: int
@@ -54,6 +54,7 @@ class VersionDocument(Document):
     code: str | None = None
     examples: list[dict[str, Any]] | None = None
     graph: dict[str, Any] | None = None
+    agent: dict[str, Any] | None = None
 
 
 class ComponentDocument(Document):

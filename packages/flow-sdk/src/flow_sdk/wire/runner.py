@@ -89,6 +89,7 @@ class Assignment(Document):
         env: Variables of the ring, for the component's process.
         network: Where the component may connect to, as it declared it; empty: nowhere.
         secrets: Names of the secrets that the component needs; the runner asks for the values (`wire.secrets`).
+        agent: Of an agent, in the place of code: an `AgentDocument`.
         token: Credential for this execution only.
     """
 
@@ -103,6 +104,7 @@ class Assignment(Document):
     version: int
     code: str
     entry_point: str
+    agent: dict[str, Any] | None = None
     environment: EnvironmentRef = EnvironmentRef()
     limits: Limits = Limits()
     deployment_id: str | None

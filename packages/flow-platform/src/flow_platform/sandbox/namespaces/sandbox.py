@@ -150,6 +150,7 @@ class NamespacesSandbox:
                     "modules": _MODULE_NAMES.split(),
                     "optional_modules": _OPTIONAL_MODULES,
                     "environment": spec.environment_path is not None,
+                    "environment_modules": spec.modules,
                     "tmp_bytes": Limits().tmp_bytes,
                     # Memory that only a cgroup counts.
                     "refuse": ["memfd_create"] if groups.kind == "none" else [],

@@ -5,7 +5,7 @@ container on a socket of its own, after it is sealed.
 
 Control messages (JSON, one per packet, on descriptor 3):
 
-    host -> template   the configuration {modules, environment, tmp_bytes, refuse, rlimits}, once
+    host -> template   the configuration {modules, environment, environment_modules, tmp_bytes, refuse, rlimits}, once
     template -> host   {"up": true}, once
     host -> template   {"new": id, "user": id or null, "ports": [n]} with three descriptors: socket, stdout, stderr
     template -> host   {"exit": id, "status": n, "cpu_ms": x, "max_rss_bytes": n}
@@ -56,6 +56,10 @@ def _prepare(config: dict[str, Any]) -> None:
             importlib.import_module(name)
         except ImportError:
             continue
+    if config["environment_modules"]:
+        _enter_environment()
+        for name in config["environment_modules"]:
+            importlib.import_module(name)
     sys.modules["flow_sdk.harness.rehearsal"].rehearse()
     for name, value in config["rlimits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
@@ -72,6 +76,13 @@ def _prepare(config: dict[str, Any]) -> None:
     gc.freeze()  # Forks then do not copy pages only because the collector touched them.
     gc.disable()
     shared_memory.collapse()
+
+
+def _enter_environment() -> None:
+    """After the standard library and the SDK, which it cannot shadow; before the SDK's own needs, of which it may have
+    brought others.
+    """
+    sys.path.insert(sys.path.index(_PACKAGES), _ENVIRONMENT)
 
 
 class _Forks:
@@ -138,10 +149,8 @@ class _Forks:
             # Their objects would close descriptors that now belong to others.
             self._control.detach()
             sealed = seal.seal(request["user"], request["ports"], self._config, self._sealing_filter)
-            if self._config["environment"]:
-                # Only now, so that nothing of it was ever imported with rights. After the standard library and the
-                # SDK, which it cannot shadow; before the SDK's own needs, of which it may have brought others.
-                sys.path.insert(sys.path.index(_PACKAGES), _ENVIRONMENT)
+            if self._config["environment"] and not self._config["environment_modules"]:
+                _enter_environment()  # Only now, so that nothing of it was ever imported with rights.
             sys.modules["flow_sdk.harness.main"].run(sealed)
         except BaseException:  # noqa: BLE001 - the last frame of a process: whatever it was, say it and end.
             traceback.print_exc()
