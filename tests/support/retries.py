@@ -11,7 +11,8 @@ import pytest
 from flow_platform.domain import errors
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Principal
-from flow_platform.engine.retry import BulkRetried, Changed
+from flow_platform.engine.retry import BulkRetried
+from flow_platform.engine.retry_rules import Changed
 from flow_platform.store.base import ExecutionFilter
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind

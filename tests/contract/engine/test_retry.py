@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from flow_platform.domain.principal import Principal, Role
-from flow_platform.engine.retry import NewInput
+from flow_platform.engine import retry as engine_retry
+from flow_platform.engine.retry_rules import NewInput
 from flow_platform.engine.submit import IdempotencyKey
 from flow_platform.store.base import ExecutionFilter
 from flow_sdk.wire.durable import CheckpointDocument, CheckpointKind, CheckpointRequest, CheckpointStatus, StepResult
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind, Status
+from tests.support.graph_player import Failure, GraphPlayer, node
 from tests.support.retries import ERROR, call, end, failed, refused, retry, retry_all, workflow
 from tests.support.stage import Stage
 
@@ -247,6 +249,16 @@ async def test_a_filter_leaves_children_to_the_parents_that_it_retries(stage: St
     assert list(done.retried) == [old.execution_id]
 
 
+async def test_more_than_one_call_retries_are_said_to_be_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    olds = [await failed(stage) for _ in range(3)]
+    monkeypatch.setattr(engine_retry, "MAX_RETRIED", 2)
+    monkeypatch.setattr(engine_retry, "RETRY_BATCH", 1)
+    first = await retry_all(stage)
+    assert (list(first.retried), first.truncated) == ([old.id for old in olds[:2]], True)
+    second = await retry_all(stage)
+    assert (list(second.retried), second.truncated) == ([olds[2].id], False)
+
+
 async def test_one_that_is_refused_does_not_keep_the_others_from_their_retry(stage: Stage) -> None:
     await stage.publish("other")
     one, other = await failed(stage), await failed(stage, "other")
@@ -340,3 +352,25 @@ async def test_a_repetition_may_go_another_way_than_the_old_one(stage: Stage) ->
     await end(stage, again, "fine")
     events = stage.engine.executions.events(stage.admin, stage.org_id, stage.workspace_id, new.execution_id, 0)
     assert [event async for event in events if event and event.event_type == "replay_mismatch"] == []
+
+
+async def test_a_graph_is_retried_with_its_completed_nodes(stage: Stage) -> None:
+    player, broken = GraphPlayer(stage), True
+
+    def answer(slug: str, given: Any) -> Any:
+        if slug == "b" and broken:
+            raise Failure
+        return slug
+
+    player.answer = answer
+    await player.publish("graph", "a", "b", type="sequential", nodes=[node("a"), node("b")])
+    old = await player.submit(input_data=1)
+    assert (await player.play(old)).status is Status.FAILED
+    broken = False
+    key = IdempotencyKey("k", "body")
+    new = await retry(stage, old.id, key=key)
+    assert (new.status, new.deployment_id) == (Status.QUEUED, old.deployment_id)
+    again = await retry(stage, old.id, key=key)
+    assert (again.id, again.status) == (new.id, new.status), "answered as it was, whatever happened since"
+    assert (await player.play(new)).outputs == {"b": "b"}
+    assert player.ran == {"a": 1, "b": 2}

@@ -15,7 +15,8 @@ from flow_platform.api.context import principal_of, reference, workspace_of
 from flow_platform.api.executions import handle_of
 from flow_platform.api.routing import WORKSPACE, Parameter, Route
 from flow_platform.api.submission import check_input, read_key
-from flow_platform.engine.retry import Changed, NewInput, require_retry
+from flow_platform.engine.retry import require_retry
+from flow_platform.engine.retry_rules import Changed, NewInput
 from flow_platform.engine.validation import invalid, parse_model
 from flow_platform.store.base import ExecutionFilter
 from flow_sdk.wire.execution import Handle

@@ -1,67 +1,29 @@
-"""Repeating executions by hand: one by its id, or all that a filter matches.
-
-A retry is a new execution (`repetition` says what it takes over) of the same component with the same input, config,
-session and time, in the same ring, and on the version that ran, unless another is asked for: it is pinned to the old
-one's deployment, active or not. It stands where the old one stood: below the same parent, billed to the same account.
-
-What is below something that still runs is not repeated by hand: that decides itself, and nobody would see the result.
-"""
+"""Repeating executions by hand: one by its id, or all that a filter matches. What that means says `retry_rules`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, system_entropy
-from flow_platform.domain.component import Component
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
-from flow_platform.domain.release import Ring
-from flow_platform.engine import repetition
-from flow_platform.engine.accept import Submission, accept
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.releases import check_workspace
+from flow_platform.engine.retry_rules import PAGE, Changed, VersionWish, above, repeat
 from flow_platform.engine.stages import Stages
-from flow_platform.engine.standing import asked_for
 from flow_platform.engine.submit import IdempotencyKey, check_key, first_answer
-from flow_platform.engine.validation import invalid
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import ExecutionFilter, IdempotencyRecord, Store, Transaction
-from flow_sdk.wire.status import Kind, Status
+from flow_sdk.wire.status import Status
 
 MAX_RETRIED: Final = 1000  # Executions that one call retries.
 RETRY_BATCH: Final = 25  # Of these in one transaction: others write in between.
 MAX_SCANNED: Final = 5000  # Rows that one call looks at; more of what cannot be retried now hide the rest for a while.
-MAX_DEPLOYMENTS: Final = 1000  # Of a component in a ring, newest first, among which a version is looked for.
-PAGE: Final = 200
-RETRYABLE: Final = (Status.DEAD_LETTER, Status.FAILED, Status.TIMEOUT, Status.CANCELLED)
 RETRIED_UNNAMED: Final = (Status.DEAD_LETTER, Status.FAILED, Status.TIMEOUT)
 """What a filter without a status matches. Whoever cancelled something did not want it: that has to be named."""
-
-VersionWish = int | Literal["active"] | None
-
-
-@dataclass(frozen=True)
-class NewInput:
-    """Any JSON value, also null."""
-
-    input_data: Any
-
-
-@dataclass(frozen=True)
-class Changed:
-    """What a retry does differently.
-
-    Attributes:
-        version: A number; "active": what is active in the ring now; None: the one that ran.
-        input: None: the same.
-    """
-
-    version: VersionWish = None
-    input: NewInput | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +94,7 @@ class Retries:
             old = tx.executions.find_in_workspace(org_id, workspace_id, execution_id)
             if old is None:
                 raise errors.NotFound(f"execution {execution_id!r} not found")
-            execution = _repeat(tx, old, changed, now, self._entropy)
+            execution = repeat(tx, old, changed, now, self._entropy)
             if idempotency:
                 record = IdempotencyRecord(idempotency.key, idempotency.fingerprint, execution.id)
                 tx.executions.save_idempotent(org_id, workspace_id, record, now)
@@ -142,7 +104,7 @@ class Retries:
         if is_new:
             self._stages.accepted(execution.id, started)
             self._tell(granted)
-        return execution
+        return replace(execution, status=Status.QUEUED)  # As a submit is answered, also for a graph, which began.
 
     async def retry_matching(
         self,
@@ -183,7 +145,7 @@ class Retries:
             if old is None:
                 continue
             try:
-                new = _repeat(tx, old, Changed(version), self._clock.now(), self._entropy)
+                new = repeat(tx, old, Changed(version), self._clock.now(), self._entropy)
             except errors.FlowError as error:
                 if type(error) not in (errors.NotFound, errors.Conflict):
                     raise  # Of the store, which runs the whole batch again.
@@ -208,116 +170,10 @@ def require_retry(principal: Principal, org_id: str, workspace_id: str) -> None:
         raise errors.Forbidden("an execution retries nothing by id: it calls the component again")
 
 
-def _repeat(tx: Transaction, old: Execution, changed: Changed, now: datetime, entropy: Entropy) -> Execution:
-    _check(old)
-    above = _above(tx, old)
-    if above is not None:
-        raise errors.Conflict(
-            f"execution {old.id!r} is below {above.id!r}, which is {above.status.value!r} and repeats what it needs",
-            code="parent_decides",
-            hint="wait for its end, or cancel it, or retry it when it has ended",
-        )
-    component = tx.catalog.find_component(old.org_id, old.workspace_id, old.kind, old.component_id)
-    ring = tx.catalog.find_ring(old.org_id, old.workspace_id, old.ring_id) if old.ring_id else None
-    if component is None or ring is None:
-        raise errors.NotFound(f"the component or the ring of execution {old.id!r} is gone")
-    parent = tx.executions.find(old.parent_id, for_update=True) if old.parent_id else None
-    submission = _submission(tx, old, component, changed)
-    submission = replace(submission, deployment_id=_deployment_id(tx, old, component, ring, changed.version))
-    return accept(tx, submission, component, ring, parent, now=now, entropy=entropy)
-
-
-def _check(old: Execution) -> None:
-    if old.status not in RETRYABLE:
-        expected = ", ".join(repr(status.value) for status in RETRYABLE)
-        raise errors.Conflict(
-            f"execution {old.id!r} is {old.status.value!r}: expected one that is {expected}",
-            code="not_retryable",
-            hint="submit it anew" if old.status is Status.COMPLETED else "wait for its end, or cancel it",
-        )
-    if old.retried_as_id is not None:
-        raise repetition.already_retried(old)
-
-
-def _above(tx: Transaction, old: Execution, chosen: set[str] | None = None) -> Execution | None:
-    """What runs above it, or is about to (`chosen`), and may repeat it; what completed above shields what it left."""
-    parent_id = old.parent_id
-    while parent_id is not None:
-        parent = tx.executions.find(parent_id)
-        if parent is None or parent.status is Status.COMPLETED:
-            return None
-        newest = repetition.newest(tx, parent)
-        if not newest.status.is_terminal or newest.id in (chosen or ()):
-            return newest
-        parent_id = parent.parent_id
-    return None
-
-
-def _submission(tx: Transaction, old: Execution, component: Component, changed: Changed) -> Submission:
-    payload = tx.executions.payload(old.id)
-    input_data = changed.input.input_data if changed.input else payload.input_data
-    if changed.input and old.kind is Kind.CODE_BLOCK and not isinstance(input_data, dict):
-        raise invalid("input_data", input_data, "an object of keyword arguments")
-    priority, concurrency_key = asked_for(tx, old)
-    return Submission(
-        kind=old.kind,
-        component=component.id,
-        input_data=input_data,
-        config=payload.config,
-        lifecycle_event=old.lifecycle_event,
-        timeout_seconds=old.timeout_seconds,
-        auto_deploy=False,
-        session_id=payload.session_id,
-        messages=payload.messages,
-        state=payload.state,
-        parent_billing_transaction_id=old.parent_billing_transaction_id,
-        priority=priority,
-        concurrency_key=concurrency_key,
-        retry_of_id=old.id,
-    )
-
-
-def _deployment_id(
-    tx: Transaction, old: Execution, component: Component, ring: Ring, version: VersionWish
-) -> str | None:
-    """The deployment to run on; None: the active one."""
-    if version is None or version == old.version:
-        return old.deployment_id
-    if version == "active":
-        return None
-    if tx.catalog.find_version(component.id, version) is None:
-        raise errors.NotFound(f"version {version!r} of {component.kind.value} {component.slug!r} not found")
-    found = _newest_deployment(tx, component, ring, version)
-    if found is None:
-        # A version that never went through the ring's gates does not get around them by a retry.
-        raise errors.Conflict(
-            f"version {version} of {component.kind.value} {component.slug!r} was never active in ring {ring.name!r}",
-            code="not_deployed",
-            hint="deploy or promote it there first",
-        )
-    return found
-
-
-def _newest_deployment(tx: Transaction, component: Component, ring: Ring, version: int) -> str | None:
-    cursor: str | None = None
-    for _ in range(MAX_DEPLOYMENTS // PAGE):
-        page = tx.catalog.list_deployments(
-            component.org_id, component.workspace_id, component.id, ring.id, cursor, PAGE
-        )
-        for deployment in page.items:
-            if deployment.version == version and deployment.activated_at is not None:
-                return deployment.id
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return None
-
-
 def _matching(tx: Transaction, org_id: str, workspace_id: str, where: ExecutionFilter) -> tuple[list[str], bool]:
     """Ids of those that can be retried, oldest first: parents before what they started. And whether there are more."""
     check_workspace(tx, org_id, workspace_id)
     candidates: dict[str, Execution] = {}
-    truncated = False
     for status in (where.status,) if where.status else RETRIED_UNNAMED:
         cursor: str | None = None
         unretried = replace(where, status=status, retried=False)
@@ -327,14 +183,13 @@ def _matching(tx: Transaction, org_id: str, workspace_id: str, where: ExecutionF
             cursor = page.next_cursor
             if cursor is None:
                 break
-        truncated = truncated or cursor is not None
     ids: list[str] = []
     chosen: set[str] = set()
     for execution in sorted(candidates.values(), key=lambda found: (found.created_at, found.depth, found.id)):
-        if _above(tx, execution, chosen) is not None:
+        if above(tx, execution, chosen) is not None:
             continue
         if len(ids) == MAX_RETRIED:
             return ids, True
         ids.append(execution.id)
         chosen.add(execution.id)
-    return ids, truncated
+    return ids, len(candidates) >= MAX_SCANNED
