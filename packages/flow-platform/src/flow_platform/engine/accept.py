@@ -27,6 +27,7 @@ from flow_platform.engine.graph_steps import CannotGoOn, take_step
 from flow_platform.engine.releases import resolve_deployment
 from flow_platform.engine.standing import limit_keys_of, priority_of
 from flow_platform.engine.submission import Submission, payload_of
+from flow_platform.engine.turns_of_sessions import begin_turn, session_of, with_session_id
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.status import Kind
@@ -79,7 +80,9 @@ def accept(
     Raises:
         Conflict: `not_deployed`; `already_retried`.
         NotFound: The deployment that it is pinned to is unknown, or the component of a graph's node.
+        InvalidInput, RateLimited: It cannot be a turn of the session that it names.
     """
+    submission = with_session_id(submission)
     execution_id = new_id(now, entropy)
     deployment, version = _deployment(tx, submission, component, ring, execution_id, now, entropy)
     policy = tx.policies.last_seen(component.workspace_id).for_execution(component.id, deployment.ring_id)
@@ -88,8 +91,13 @@ def accept(
     is_graph = version.definition.graph is not None
     if is_graph:
         execution = _waiting(execution, room, now)
+    session = session_of(submission, component, version, execution.ring_id or ring.id)
+    if session is not None:
+        execution = begin_turn(tx, session, execution, now)
     payload = payload_of(submission)
     tx.executions.insert(execution, payload)
+    if session is not None:
+        tx.sessions.keep_turn(execution.id, session)
     repetition.begin(tx, execution, payload)
     if parent:
         tx.executions.adopt_child(parent.id)

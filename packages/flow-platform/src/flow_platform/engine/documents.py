@@ -103,6 +103,9 @@ def waiting_on(
 ) -> WaitingOn | None:
     """What a non-terminal execution waits for, and until when at the latest. None for terminal ones."""
     match execution.status:
+        case Status.QUEUED if execution.kind is Kind.AGENT and execution.available_at == execution.deadline_at:
+            message = "Waits for the turns before it of its session"
+            return WaitingOn(reason="session", until=execution.deadline_at, message=message)
         case Status.QUEUED if execution.available_at and execution.available_at > now and execution.attempt == 0:
             return WaitingOn(reason="start", until=execution.available_at, message="Starts at the time shown, as asked")
         case Status.QUEUED if execution.available_at and execution.available_at > now:

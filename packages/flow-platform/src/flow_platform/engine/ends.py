@@ -14,6 +14,7 @@ from datetime import datetime
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import repetition
+from flow_platform.engine.turns_of_sessions import end_turn
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.status import Status
 
@@ -51,6 +52,7 @@ class Ends:
         tx.executions.update(before, after)
         changes = Changes([after])
         if after.status.is_terminal:
+            changes.executions += end_turn(tx, after, now)
             self._wake_parent(tx, after, now, changes)
         return changes
 

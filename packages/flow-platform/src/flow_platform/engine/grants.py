@@ -18,6 +18,7 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.component import Version
 from flow_platform.domain.execution import Execution
 from flow_platform.engine.turns import Turns
+from flow_platform.engine.turns_of_sessions import payload_of_turn
 from flow_platform.engine.wakeups import Waiter
 from flow_platform.store.base import Attempt, Payload, Transaction
 from flow_sdk.wire.runner import Claim
@@ -143,8 +144,9 @@ class Grants:
             Attempt(after.id, after.attempt, after.lease_epoch, request.runner_id, started_at=now)
         )
         env = tx.tenancy.merged_variables(after.org_id, after.workspace_id, after.ring_id)
-        payload = tx.executions.payload(after.id)
-        return Grant(request.instance, after, self._version(tx, after.version_id), payload, env)
+        version = self._version(tx, after.version_id)
+        payload = payload_of_turn(tx, after, version, tx.executions.payload(after.id))
+        return Grant(request.instance, after, version, payload, env)
 
     def _version(self, tx: Transaction, version_id: str) -> Version:
         version = self._versions.get(version_id)

@@ -6,7 +6,7 @@ A list of plain `{"role", "content"}` is taken as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pydantic
 from pydantic_ai.messages import (
@@ -19,6 +19,10 @@ from pydantic_ai.messages import (
 )
 
 from flow_sdk.harness.failure import Refused
+
+_OF_THE_RUN: Final = frozenset(
+    {"instructions", "usage", "provider_url", "run_id", "conversation_id", "model_id", "canonical_system"}
+)
 
 
 def load(messages: list[Any], most: int) -> list[ModelMessage]:
@@ -43,7 +47,11 @@ def load(messages: list[Any], most: int) -> list[ModelMessage]:
 
 
 def dump(messages: list[ModelMessage]) -> list[Any]:
-    return cast("list[Any]", ModelMessagesTypeAdapter.dump_python(messages, mode="json", exclude_none=True))
+    """Without what belongs to the run and not to the conversation."""
+    left_out: Any = {"__all__": set(_OF_THE_RUN)}
+    return cast(
+        "list[Any]", ModelMessagesTypeAdapter.dump_python(messages, mode="json", exclude_none=True, exclude=left_out)
+    )
 
 
 def _plain(message: Mapping[str, Any]) -> ModelMessage:
