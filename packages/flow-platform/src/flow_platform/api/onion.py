@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from flow_platform.api.access import access_of, check_access
 from flow_platform.api.auth import authenticate, needs_credential
 from flow_platform.api.context import SCOPE_KEY, RequestContext, request_id_from
 from flow_platform.api.errors import answer_of, internal_error, method_not_allowed
@@ -94,6 +95,7 @@ class Onion:
                 return self._not_found(scope["method"], scope["path"], context)
             route, scope["path_params"] = found
             context.route = route.path
+            check_access(access_of(route), scope["path_params"], context.credential)
             return await route.endpoint(Request(scope, self._limited(receive, context)))
         except errors.FlowError as error:
             answer = answer_of(error, context.request_id)

@@ -230,12 +230,13 @@ class Executions:
         Raises:
             NotFound: Unknown, of another tenant, or not a descendant of the asking execution.
         """
+        if principal.role is Role.EXECUTION:
+            check_token_is_live(tx, principal)  # First: a dead token does not learn what exists.
         execution = tx.executions.find_in_workspace(org_id, workspace_id, execution_id)
         missing = errors.NotFound(f"execution {execution_id!r} not found")
         if execution is None:
             raise missing
         if principal.role is Role.EXECUTION and principal.execution_id is not None:
-            check_token_is_live(tx, principal)
             asked = principal.execution_id
             # One that its calls were answered with may be below the execution that it repeats.
             is_its_own = execution_id == asked or tx.executions.is_descendant(execution_id, asked)
