@@ -293,3 +293,16 @@ def test_the_doctor_says_what_is_wrong_and_how_to_mend_it() -> None:
     assert checks["data folder"]["level"] == "missing"
     assert checks["database"]["level"] == "missing"
     assert "secret" not in done.stdout
+
+
+def test_an_event_is_kept_for_its_wait_and_an_ended_execution_takes_none(platform: Platform) -> None:
+    started = platform.flow("run", "code-blocks/sleeper", "--detach", "-i", '{"seconds": 60}')
+    execution_id = started.stdout.strip()
+    kept = platform.flow("send", execution_id, "paid", "--input", '{"amount": 3}')
+    assert (kept.returncode, "kept" in kept.stderr) == (0, True), kept.stderr
+    both = platform.flow("send", execution_id, "paid", "--approve", "--reject")
+    assert "expected one of" in both.stderr
+    platform.flow("cancel", execution_id)
+    eventually(lambda: platform.output_of("show", execution_id, "--json")["status"] == "cancelled")
+    late = platform.flow("send", execution_id, "paid")
+    assert (late.returncode, "it waits for nothing any more" in late.stderr) == (1, True), late.stderr

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "show": ("executions", "Show one execution."),
     "events": ("executions", "Print the events and logs of an execution."),
     "cancel": ("executions", "Cancel executions."),
+    "send": ("send", "Send an event to a workflow, or answer its approval."),
     "retry": ("retry", "Repeat executions that ended without a result."),
     "dead-letter": ("dead_letter", "List and retry what used up all its attempts."),
     "rings": ("rings", "List rings, and change them."),
