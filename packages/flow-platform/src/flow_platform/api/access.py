@@ -89,6 +89,18 @@ _IN_WORKSPACE: Final[dict[str, Access]] = {
     "GET /policies": _READ,
     "PUT /policies": _ADMINISTER,
     "DELETE /policies": _ADMINISTER,
+    "GET /services": _READ,
+    "POST /services": _PUBLISH,
+    "GET /services/{service_id}": _READ,
+    "PATCH /services/{service_id}": _PUBLISH,
+    "DELETE /services/{service_id}": _PUBLISH,
+    "POST /services/{service_id}/endpoints": _PUBLISH,
+    "PATCH /services/{service_id}/endpoints/{endpoint_id}": _PUBLISH,
+    "DELETE /services/{service_id}/endpoints/{endpoint_id}": _PUBLISH,
+    "POST /services/{service_id}/publish": _PUBLISH,
+    "GET /services/{service_id}/tokens": _ADMINISTER,
+    "POST /services/{service_id}/tokens": Access(Action.ADMINISTER, api_keys=False),
+    "DELETE /services/{service_id}/tokens/{token_id}": _ADMINISTER,
     "GET /model-calls": _READ,
     "GET /model-settings": _READ,
     "PUT /model-settings": _ADMINISTER,
@@ -118,7 +130,13 @@ def _in_workspace(row: str) -> str:
 ACCESS: Final[Mapping[str, Access]] = {_in_workspace(row): access for row, access in _IN_WORKSPACE.items()} | _ELSEWHERE
 
 
+OF_SERVICES: Final = f"{ORGANIZATION}/services/"
+"""Calls of services: some endpoints are public, others take credentials of their own. They check them themselves."""
+
+
 def access_of(route: Route) -> Access:
+    if route.path.startswith(OF_SERVICES):
+        return _PUBLIC
     return ACCESS.get(f"{route.method} {route.path}", CLOSED)
 
 
