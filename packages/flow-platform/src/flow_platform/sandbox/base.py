@@ -173,6 +173,12 @@ NATS_PORT = 4222
 PROXY_PORT = 3128
 """Loopback ports inside every container. Fixed: each container has a network namespace of its own."""
 
+CORE_BYTES = 1
+"""RLIMIT_CORE of every container, which may not change it. Linux writes no core file below one page, but at 0 it still
+pipes one to a program of the host (`core_pattern` of systemd and others): memory with secrets goes out, and a parser
+that runs as root gets what the container chose. At exactly 1 there is neither. Source: fs/coredump.c, core(5).
+"""
+
 CERTIFICATES = "/etc/ssl/certificates.pem"
 """Certificate authorities, inside every container: those that the runner's machine trusts."""
 

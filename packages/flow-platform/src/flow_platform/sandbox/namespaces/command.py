@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from flow_platform.domain.errors import SandboxUnavailable
-from flow_platform.sandbox.base import PROXY_PORT, Command, CommandEnded, Ended, Ending, Usage
+from flow_platform.sandbox.base import CORE_BYTES, PROXY_PORT, Command, CommandEnded, Ended, Ending, Usage
 from flow_platform.sandbox.namespaces.cgroups import Group, Groups
 from flow_platform.sandbox.namespaces.identity import Identity, command_identity
 from flow_platform.sandbox.namespaces.jail_process import JailProcess, jail_config, refusal
@@ -117,7 +117,7 @@ class CommandRunner:
                 "ports": [PROXY_PORT] if command.proxy else [],
                 "refuse": ["memfd_create"] if without_groups else [],
                 "rlimits": {
-                    "CORE": 0,
+                    "CORE": CORE_BYTES,
                     "NOFILE": 4096,
                     **({"DATA": command.memory_bytes} if without_groups else {}),
                 },

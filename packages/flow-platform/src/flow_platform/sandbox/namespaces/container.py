@@ -38,7 +38,7 @@ class Surroundings:
     """
 
     loop: asyncio.AbstractEventLoop
-    create_group: Callable[[int, int], asyncio.Future[Group]] | None
+    create_group: Callable[[int], asyncio.Future[Group]] | None
     remove_group: Callable[[Group], object]
     own_users: bool
 
@@ -114,7 +114,7 @@ class NamespacesContainer:
             elif kind == socket.SCM_CREDENTIALS and not self._process:
                 self._process = struct.unpack("3i", content[:12])[0]
         if data.startswith(b"L") and self._around.create_group is not None:
-            self._group = self._around.create_group(self.number, self._process)
+            self._group = self._around.create_group(self._process)
         if data.endswith(b"R"):
             self._loop.remove_reader(self._channel.fileno())
             self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,19 +34,40 @@ class Identity:
     maps: `uid` and `gid`: lines of (inside, outside, count).
     users: How many ids, from 1, containers can have of their own; 0: none.
     claim: Keeps the range ours on this machine, until it is closed.
+    taken: Those that living containers have.
     """
 
     mapper: str
     maps: dict[str, list[list[int]]]
     users: int
     claim: socket.socket | None
+    taken: set[int] = field(default_factory=set[int])
 
     @property
     def privileged(self) -> bool:
         return self.mapper == "root"
 
-    def user_of(self, container: int) -> int | None:
-        return 1 + container % self.users if self.users else None
+    def take_user(self) -> int | None:
+        """An id that no other container has now; None where there are none.
+
+        Drawn, not counted: a container can read its id, and how many others there were in between is not its to know.
+
+        Raises:
+            SandboxUnavailable: All are taken.
+        """
+        if not self.users:
+            return None
+        if len(self.taken) >= self.users:
+            raise SandboxUnavailable(f"all {self.users} user ids of this runner are in use by its containers")
+        while True:
+            user = 1 + secrets.randbelow(self.users)
+            if user not in self.taken:
+                self.taken.add(user)
+                return user
+
+    def give_back(self, user: int | None) -> None:
+        if user is not None:
+            self.taken.discard(user)
 
     def release(self) -> None:
         if self.claim is not None:
@@ -73,7 +95,7 @@ def claim_identity() -> Identity:
         claim, index = _claim("root", _SLICES)
         first = FIRST_ROOT_ID + index * RANGE
         lines = [[0, first, RANGE]]
-        return Identity(mapper="root", maps={"uid": lines, "gid": lines}, users=RANGE - 1, claim=claim)
+        return Identity(mapper="root", maps={"uid": lines, "gid": lines}, users=RANGE - 2, claim=claim)
     uid, gid = os.geteuid(), os.getegid()
     subordinate_uids = _subordinate(Path("/etc/subuid"), uid)
     subordinate_gids = _subordinate(Path("/etc/subgid"), uid)
@@ -100,7 +122,7 @@ def command_identity(identity: Identity) -> tuple[dict[str, list[list[int]]], in
         The maps, and the host id that must own what the command may write (None: no change needed).
     """
     if identity.mapper == "root":
-        outside = identity.maps["uid"][0][1] + RANGE - 1  # Never a container's: those count from 1 and wrap before it.
+        outside = identity.maps["uid"][0][1] + RANGE - 1  # Never a container's: those end before it.
         lines = [[1000, outside, 1]]
         return {"uid": lines, "gid": lines}, outside
     return {"uid": [[1000, os.geteuid(), 1]], "gid": [[1000, os.getegid(), 1]]}, None

@@ -39,6 +39,7 @@ class Template:
         self._around = surroundings
         self._identity = identity
         self._containers: dict[int, NamespacesContainer] = {}
+        self._users: dict[int, int | None] = {}  # Container -> its user id.
         self._made_at = time.monotonic()
         self._made = 0
         self.is_lost = False
@@ -66,11 +67,12 @@ class Template:
             raise SandboxUnavailable("the template has ended")
         number = next(_numbers)
         ports = _PORTS_WITH_PROXY if proxy else _PORTS
+        user = self._users[number] = self._identity.take_user()
         container = NamespacesContainer(number, ports, self._around, self._forget)
         self._containers[number] = container
         self._made += 1
         try:
-            request = {"new": number, "user": self._identity.user_of(number), "ports": ports}
+            request = {"new": number, "user": user, "ports": ports}
             self._jail.send(request, container.take_their_ends())
         except SandboxUnavailable:
             container.close_their_ends()
@@ -120,6 +122,7 @@ class Template:
 
     def _forget(self, container: NamespacesContainer) -> None:
         self._containers.pop(container.number, None)
+        self._identity.give_back(self._users.pop(container.number, None))
 
 
 class _Shelf:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -36,7 +37,7 @@ ENVIRON: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-_RLIMITS: Final = {"CORE": 0, "NOFILE": 512, "MEMLOCK": 64 << 10, "MSGQUEUE": 0, "STACK": 8 << 20}
+_RLIMITS: Final = {"CORE": base.CORE_BYTES, "NOFILE": 512, "MEMLOCK": 64 << 10, "MSGQUEUE": 0, "STACK": 8 << 20}
 _CGROUP_THREADS: Final = 4
 
 
@@ -206,11 +207,12 @@ class NamespacesSandbox:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def _create_group(self, number: int, process: int) -> asyncio.Future[cgroups.Group]:
+    def _create_group(self, process: int) -> asyncio.Future[cgroups.Group]:
         groups = self._opened()[3]
 
         def create() -> cgroups.Group:
-            group = groups.create(f"c{number}")
+            # No counter: containers see the name, and how many others there were in between is not theirs to know.
+            group = groups.create(secrets.token_hex(8))
             with contextlib.suppress(ProcessLookupError):  # It has ended already; the group is removed with it.
                 group.attach(process)
             return group

@@ -19,17 +19,19 @@ from flow_platform.sandbox.namespaces.syscall_numbers import MACHINE, NUMBERS
 
 # Calls with an effect on the container alone. Not here on purpose: everything of System V IPC and POSIX message queues
 # (memory that no limit of ours counts without cgroups), asynchronous I/O, ptrace and the reading of another's memory,
-# keys, bpf, perf, userfaultfd, io_uring, modules, personality: none is needed by Python, each had exploits.
+# keys, bpf, perf, userfaultfd, io_uring, modules, personality: none is needed by Python, each had exploits. Nor what
+# watches files (inotify, leases, cachestat): the files of the root are the same for all containers of the machine, so
+# that one would see which of them its neighbours open.
 _ALLOWED_NAMES: Final = """
-accept accept4 access alarm arch_prctl bind brk cachestat capget chdir chmod chown clock_getres clock_gettime
+accept accept4 access alarm arch_prctl bind brk capget chdir chmod chown clock_getres clock_gettime
 clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 execve execveat exit exit_group faccessat
 faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr
 flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex futex_requeue futex_wait
 futex_waitv futex_wake futimesat get_robust_list getcpu getcwd getdents getdents64 getegid geteuid getgid
 getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid
-getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid getxattr inotify_add_watch
-inotify_init inotify_init1 inotify_rm_watch ioprio_get ioprio_set kill landlock_add_rule landlock_create_ruleset
+getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid getxattr ioprio_get
+ioprio_set kill landlock_add_rule landlock_create_ruleset
 landlock_restrict_self lchown lgetxattr link linkat listen listxattr llistxattr lremovexattr lseek lsetxattr
 lstat madvise map_shadow_stack membarrier memfd_create mincore mkdir mkdirat mlock mlock2 mlockall mmap mprotect
 mremap mseal msync munlock munlockall munmap nanosleep newfstatat open openat openat2 pause pidfd_open
@@ -60,11 +62,13 @@ _FAMILIES: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)  # Not vsoc
 _SOCK_RAW: Final = 3
 _NEW_NAMESPACE_FLAGS: Final = 0x7E020080  # Every CLONE_NEW* that clone can carry.
 _TERMINAL_INJECTION: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into a terminal of somebody else.
+_WATCHES: Final = (1024, 1026)  # F_SETLEASE, F_NOTIFY
+_CORE: Final = 4  # RLIMIT_CORE
 _AUDIT_MACHINE: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32: Final = 0x40000000
 
 # Offsets in struct seccomp_data; the low halves of the arguments on little-endian machines.
-_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24
+_NUMBER, _ARCHITECTURE, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32
 
 Instruction = tuple[int, int, int, int]
 
@@ -79,7 +83,7 @@ def inherited_filter(without: Iterable[str] = ()) -> bytes:
     program = _check_architecture()
     # Programs that find clone3 missing fall back to clone, whose flags a filter can read.
     program += _answer("clone3", _error(errno.ENOSYS))
-    program += _check_clone() + _check_sockets() + _check_ioctl()
+    program += _check_clone() + _check_sockets() + _check_ioctl() + _check_fcntl() + _check_core_limit()
     for first, last in _ranges(NUMBERS[name] for name in allowed if name in NUMBERS):
         program += [_jump(_GREATER_EQUAL, first, 0, 2), _jump(_GREATER, last, 1, 0), _return(_ALLOW)]
     return _assemble([*program, _return(_error(errno.EPERM))])
@@ -155,6 +159,30 @@ def _check_ioctl() -> list[Instruction]:
         body += [_jump(_EQUAL, request, 0, 1), _return(_error(errno.EPERM))]
     body += [_return(_ALLOW)]
     return [_jump(_EQUAL, NUMBERS["ioctl"], 0, len(body)), *body]
+
+
+def _check_fcntl() -> list[Instruction]:
+    body = [_load(_SECOND)]
+    for command in _WATCHES:
+        body += [_jump(_EQUAL, command, 0, 1), _return(_error(errno.EPERM))]
+    body += [_return(_ALLOW)]
+    return [_jump(_EQUAL, NUMBERS["fcntl"], 0, len(body)), *body]
+
+
+def _check_core_limit() -> list[Instruction]:
+    """Keeps the limit on core dumps as it was set: see `base.CORE_BYTES`."""
+    setting = [_load(_FIRST), _jump(_EQUAL, _CORE, 0, 1), _return(_error(errno.EPERM)), _return(_ALLOW)]
+    # A null pointer to the new limit only reads it; filters see pointers in halves.
+    both = [
+        *(_load(_SECOND), _jump(_EQUAL, _CORE, 1, 0), _return(_ALLOW)),
+        *(_load(_THIRD), _jump(_EQUAL, 0, 1, 0), _return(_error(errno.EPERM))),
+        *(_load(_THIRD + 4), _jump(_EQUAL, 0, 1, 0), _return(_error(errno.EPERM))),
+        _return(_ALLOW),
+    ]
+    program = [_jump(_EQUAL, NUMBERS["prlimit64"], 0, len(both)), *both]
+    if "setrlimit" in NUMBERS:
+        program += [_jump(_EQUAL, NUMBERS["setrlimit"], 0, len(setting)), *setting]
+    return program
 
 
 def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:

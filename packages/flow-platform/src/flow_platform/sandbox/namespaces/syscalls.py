@@ -150,8 +150,13 @@ def clone_tree(path: str, *, read_only: bool = True) -> int:
 
 
 def clone_device(path: str) -> int:
-    """As `clone_tree` for one device node, which must stay usable as a device."""
-    return _call("open_tree", f"{path}, OPEN_TREE_CLONE", _AT_FDCWD, path.encode(), 1 | _CLOSE_ON_EXEC)
+    """As `clone_tree` for one device node. It stays usable as a device: read-only are its own attributes, as its times,
+    which all containers of the machine share.
+    """
+    device = _call("open_tree", f"{path}, OPEN_TREE_CLONE", _AT_FDCWD, path.encode(), 1 | _CLOSE_ON_EXEC)
+    change = struct.pack("QQQQ", READ_ONLY | NO_SETUID | NO_EXEC, 0, _PRIVATE, 0)
+    _call("mount_setattr", path, device, b"", _AT_EMPTY_PATH, change, len(change))
+    return device
 
 
 def attach_tree(tree: int, target: str) -> None:
