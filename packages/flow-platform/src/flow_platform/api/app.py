@@ -19,6 +19,7 @@ from flow_platform.api.inline import InlineRoutes
 from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
+from flow_platform.api.parts import PartRoutes
 from flow_platform.api.policies import PolicyRoutes
 from flow_platform.api.retry import RetryRoutes
 from flow_platform.api.rings import RingRoutes
@@ -26,6 +27,9 @@ from flow_platform.api.rollouts import RolloutRoutes
 from flow_platform.api.routing import Router
 from flow_platform.api.schedules import ScheduleRoutes
 from flow_platform.api.secrets import SecretRoutes
+from flow_platform.api.service_calls import ServiceCallRoutes
+from flow_platform.api.services import ServiceRoutes
+from flow_platform.api.sessions import SessionRoutes
 from flow_platform.api.variables import VariableRoutes
 from flow_platform.gateway.keys import SecretKeys
 from flow_platform.gateway.model_gateway import ModelGateway
@@ -63,6 +67,8 @@ def create_app(
         *GatewayRoutes(engine, models).routes(),
         *ModelCallRoutes(engine, models).routes(),
         *ComponentRoutes(engine).routes(),
+        *SessionRoutes(engine).routes(),
+        *PartRoutes(engine).routes(),
         *RolloutRoutes(engine).routes(),
         *RingRoutes(engine).routes(),
         *VariableRoutes(engine).routes(),
@@ -71,6 +77,8 @@ def create_app(
         *ApiKeyRoutes(engine).routes(),
         *PolicyRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),
+        *ServiceRoutes(engine).routes(),
+        *ServiceCallRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
         *FrontPage().routes(),
     ]

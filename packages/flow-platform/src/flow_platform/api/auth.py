@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from flow_platform.api.context import RequestContext
@@ -18,9 +19,12 @@ API_PREFIX: Final = "/api/"
 PUBLIC: Final = frozenset({"/api/v1/openapi.json", "/api/v1/auth/refresh"})
 """Below the prefix everything needs a credential, unknown paths too, but these. A refresh checks its token itself."""
 
+OF_SERVICES: Final = re.compile(r"/api/v1/orgs/[^/]+/services/")
+"""Calls of services: some endpoints are public, and some take tokens of the service; see `service_callers`."""
+
 
 def needs_credential(path: str) -> bool:
-    return path.startswith(API_PREFIX) and path not in PUBLIC
+    return path.startswith(API_PREFIX) and path not in PUBLIC and OF_SERVICES.match(path) is None
 
 
 def bearer_token(authorization: str | None, api_key: str | None) -> str:

@@ -31,6 +31,8 @@ def answer_of(error: errors.FlowError, request_id: str) -> Response:
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
         case errors.UpstreamRateLimited():
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or RETRY_AFTER_SECONDS)))
+        case errors.EndpointFailed():
+            headers["X-Execution-ID"] = error.execution_id
         case errors.Unauthenticated():
             headers["WWW-Authenticate"] = 'Bearer realm="flow"'
         case errors.StoreUnavailable() | errors.BusUnavailable() | errors.SandboxUnavailable():

@@ -57,7 +57,7 @@ def document_of(routes: Sequence[Route]) -> dict[str, Any]:
     _, definitions = models_json_schema(wanted, ref_template=_SCHEMAS + "{model}")
     paths: dict[str, dict[str, Any]] = {}
     for route in described:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path.replace(":path}", "}"), {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": VERSION},

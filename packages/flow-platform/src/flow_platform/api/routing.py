@@ -18,7 +18,8 @@ from starlette.responses import Response
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 WORKSPACE: Final = "/api/v1/orgs/{org_id}/workspaces/{workspace_id}"
-PARAMETER: Final = re.compile(r"{(\w+)}")
+PARAMETER: Final = re.compile(r"{(\w+)(?::path)?}")
+_PARTS: Final = re.compile(r"{(\w+)(:path)?}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Route:
 
     Attributes:
         method: Of HTTP.
-        path: With `{name}` for its parameters.
+        path: With `{name}` for its parameters, none of which has a slash or is empty, and `{name:path}` for one that
+            may be both.
         endpoint: What answers.
         summary: One line for the documentation.
         tag: Groups routes there; routes without one are not documented.
@@ -87,7 +89,8 @@ class Router:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    literals = PARAMETER.split(path)  # Literal, name, literal, name, ..., literal.
-    for i, part in enumerate(literals):
-        literals[i] = f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part)
-    return re.compile("".join(literals))
+    parts = _PARTS.split(path)  # Literal, name, ":path" or None, literal, ..., literal.
+    pattern = re.escape(parts[0])
+    for i in range(1, len(parts), 3):
+        pattern += f"(?P<{parts[i]}>{'.*' if parts[i + 1] else '[^/]+'})" + re.escape(parts[i + 2])
+    return re.compile(pattern, re.DOTALL)

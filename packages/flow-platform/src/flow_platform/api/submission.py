@@ -101,7 +101,7 @@ def parse_submission(request: Request, kind: Kind, component: str, body: dict[st
         session_id=_text(body, "session_id"),
         messages=_list(body, "messages"),
         state=_object(body, "state"),
-        parent_billing_transaction_id=_transaction(request),
+        parent_billing_transaction_id=transaction_of(request),
         concurrency_key=_text(body, "concurrency_key"),
         priority=_priority(body),
         start_at=_start_at(body, now),
@@ -141,13 +141,19 @@ def _lifecycle_event(request: Request, kind: Kind, body: dict[str, Any]) -> str:
     return event
 
 
-def _transaction(request: Request) -> str | None:
+def transaction_of(request: Request) -> str | None:
+    """The transaction that the client has it billed to."""
     value = request.headers.get("x-parent-billing-txn-id")
     if not value:
         return None
     if not _TRANSACTION.fullmatch(value):
         raise invalid("X-Parent-Billing-Txn-Id", value, "the id of a transaction")
     return value
+
+
+def lifecycle_event_of(request: Request, kind: Kind) -> str:
+    """Of a request whose body says nothing of it."""
+    return _lifecycle_event(request, kind, {})
 
 
 def _start_at(body: dict[str, Any], now: datetime) -> datetime | None:

@@ -14,6 +14,8 @@ FlowError
 ├── UpstreamFailed          upstream_failed 502    a model's provider failed; may be repeated
 │   ├── UpstreamRateLimited upstream_rate_limited 429
 │   └── UpstreamTimeout     upstream_timeout 504
+├── EndpointFailed          endpoint_failed 502    the component behind a service's endpoint did not complete
+│   └── EndpointTimeout     endpoint_timeout 504
 ├── StaleLease              stale_lease            never leaves the engine
 ├── StoreUnavailable        store_unavailable 503
 │   └── StorageFull         storage_full 507
@@ -130,6 +132,22 @@ class UpstreamRateLimited(UpstreamFailed):
 
 class UpstreamTimeout(UpstreamFailed):
     code = "upstream_timeout"
+    http_status = 504
+
+
+class EndpointFailed(FlowError):
+    """`execution_id`: what did not complete."""
+
+    code = "endpoint_failed"
+    http_status = 502
+
+    def __init__(self, message: str, *, execution_id: str) -> None:
+        super().__init__(message, details=[{"field": "execution_id", "message": execution_id}])
+        self.execution_id = execution_id
+
+
+class EndpointTimeout(EndpointFailed):
+    code = "endpoint_timeout"
     http_status = 504
 
 

@@ -27,6 +27,7 @@ from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
+from flow_platform.engine.parts import Parts
 from flow_platform.engine.policies import PolicyService
 from flow_platform.engine.recorder import Recorder
 from flow_platform.engine.releases import Releases
@@ -38,6 +39,10 @@ from flow_platform.engine.schedules import Schedules
 from flow_platform.engine.secret_delivery import SecretDelivery
 from flow_platform.engine.secrets import Secrets
 from flow_platform.engine.sent_events import SentEvents
+from flow_platform.engine.service_calls import ServiceCalls
+from flow_platform.engine.service_tokens import ServiceTokens
+from flow_platform.engine.services import Services
+from flow_platform.engine.sessions import Sessions
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.submit import Submitter
 from flow_platform.engine.sweeper import Sweeper
@@ -72,11 +77,16 @@ class Engine:
     sent_events: SentEvents
     catalog: Catalog
     releases: Releases
+    parts: Parts
+    sessions: Sessions
     schedules: Schedules
     rollouts: Rollouts
     variables: Variables
     secrets: Secrets
     api_keys: ApiKeys
+    services: Services
+    service_tokens: ServiceTokens
+    service_calls: ServiceCalls
     policies: PolicyService
     tokens: Tokens
     workspace: Workspace
@@ -137,6 +147,9 @@ class Engine:
         self.retries = Retries(self.store, self.clock, self._wakeups, stages, self._claims, grants)
         ends = Ends(graphs.advance)
         self.executions = Executions(self.store, self.clock, self._wakeups, notices, ends)
+        self.services = Services(self.store, self.clock)
+        self.service_tokens = ServiceTokens(self.store, self.clock)
+        self.service_calls = ServiceCalls(self.store, self.submitter, self.executions)
         self.checkpoints = Checkpoints(self.store, self.clock, self._wakeups, self.executions)
         self.sent_events = SentEvents(
             self.store, self.clock, self._wakeups, self.executions, ends, grants, self._claims
@@ -144,6 +157,8 @@ class Engine:
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
         self.releases = Releases(self.store, self.clock)
+        self.parts = Parts(self.store, self.clock)
+        self.sessions = Sessions(self.store)
         self.variables = Variables(self.store)
         self._recorder = Recorder(
             self.store,
@@ -175,6 +190,7 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._link.close()
         await self.api_keys.close()
+        await self.service_tokens.close()
         await self.store.close()
 
     async def _attach(self, bus: Bus) -> None:

@@ -31,6 +31,7 @@ from flow_platform.store.queue_table import QueueTable
 from flow_platform.store.rollout_port import RolloutTable
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.secret_table import SecretTable
+from flow_platform.store.service_table import ServiceTable
 from flow_platform.store.session_table import SessionTable
 from flow_sdk.wire.execution import ErrorDocument, EventDocument
 from flow_sdk.wire.runner import AttemptMetrics
@@ -443,6 +444,7 @@ class Transaction(Protocol):
     sessions: SessionTable
     policies: PolicyTable
     models: ModelTable
+    services: ServiceTable
 
 
 class Store(Protocol):

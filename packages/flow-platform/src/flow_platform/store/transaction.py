@@ -24,6 +24,8 @@ from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.secrets import SecretRows
 from flow_platform.store.session_table import SessionTable
 from flow_platform.store.sessions import SessionRows
+from flow_platform.store.service_table import ServiceTable
+from flow_platform.store.services import ServiceRows
 from flow_platform.store.tenancy import TenancyRows
 
 
@@ -42,3 +44,4 @@ class SqlTransaction:
         self.models: ModelTable = ModelRows(connection)
         self.parts: PartTable = PartRows(connection)
         self.sessions: SessionTable = SessionRows(connection)
+        self.services: ServiceTable = ServiceRows(connection)
