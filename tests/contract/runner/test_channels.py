@@ -122,7 +122,7 @@ async def test_connections_of_a_container_are_bounded(engine: FakeEngine, start_
     code = """
 import socket
 def main() -> list[int]:
-    held = [socket.create_connection(("127.0.0.1", 8420), 5) for _ in range(80)]
+    held = [socket.create_connection(("127.0.0.1", 8420), 5) for _ in range(400)]
     for connection in held:
         connection.settimeout(1)
         connection.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
@@ -138,7 +138,7 @@ def main() -> list[int]:
         await start_runner(api_port=port)
         output = await engine.run(assignment(code))
     assert output.content["error"] is None, output.content["error"]
-    assert output.content["output"] == [80, 64]
+    assert output.content["output"] == [400, 384]
 
 
 async def test_large_bodies_pass_the_relay_whole(engine: FakeEngine, start_runner: StartRunner) -> None:

@@ -17,7 +17,7 @@ from flow_platform.sandbox.base import API_PORT, NATS_PORT
 
 logger = logging.getLogger(__name__)
 
-MAX_API_CONNECTIONS: Final = 64  # Open at once per container; an HTTP client's default pool is 100, used far below.
+MAX_API_CONNECTIONS: Final = 384  # Open at once per container: all that one of our clients opens, and some of others.
 MAX_NATS_ACCEPTED: Final = 64  # Per container over its whole life: a client needs one, and one per reconnect.
 MAX_ACCEPTED: Final = 10_000  # Per container over its whole life: connecting in a loop ends here.
 BYTES_PER_SECOND: Final = 64 << 20  # Both directions together, per container: two outputs of the largest size.
