@@ -20,13 +20,15 @@ from flow_platform.domain.errors import InvalidInput
 if TYPE_CHECKING:
     from flow_platform.cli.connection import Connection
 
-WORKLOADS: Final = ("w1", "w2", "w3", "w4", "w5")
+WORKLOADS: Final = ("w1", "w2", "w3", "w4", "w5", "w6", "w7")
 KEY_FIGURES: Final = {
     "w1": "latency_p50_ms",
     "w2": "exec_per_s",
     "w3": "seq10_p50_ms",
     "w4": "acks_per_s",
     "w5": "start_s",
+    "w6": "seq40_p50_ms",
+    "w7": "resume_s",
 }
 IDLE_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 3.0
@@ -39,10 +41,10 @@ def bench(
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions, each with a fresh platform.")] = 1,
     counts: Annotated[str, typer.Option("--n", help="Counts to change, as w1=20,w2=100.", show_default=False)] = "",
     channel: Annotated[str, typer.Option(help="socket or nats.")] = "socket",
-    url: Annotated[str | None, typer.Option("--url", help="Measure this platform instead: w1, w2, w3.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Measure this platform instead: not w4, w5.")] = None,
     token: Annotated[str | None, typer.Option("--token", help="Its credential.", show_default=False)] = None,
 ) -> None:
-    """Measures latency (w1), throughput (w2), workflows (w3), submits (w4) and footprint (w5).
+    """Measures latency (w1), throughput (w2), workflows (w3, w6), submits (w4), footprint (w5), resumption (w7).
 
     Prints one JSON line per workload on stdout: medians over the repetitions.
     """
@@ -121,7 +123,7 @@ def _measure_remote(url: str, token: str | None, chosen: list[str], counts: dict
 
 def _run_workloads(
     connection: Connection,
-    ids: tuple[str, str, str],
+    ids: tuple[str, str, str, str],
     pid: int | None,
     chosen: list[str],
     counts: dict[str, int],
@@ -135,6 +137,8 @@ def _run_workloads(
         "w2": bench_workloads.w2,
         "w3": bench_workloads.w3,
         "w4": bench_workloads.w4,
+        "w6": bench_workloads.w6,
+        "w7": bench_workloads.w7,
     }
 
     async def run_all() -> None:
@@ -149,7 +153,7 @@ def _run_workloads(
 
 
 def _footprint(
-    connection: Connection, ids: tuple[str, str, str], pid: int, began: float, start: float
+    connection: Connection, ids: tuple[str, str, str, str], pid: int, began: float, start: float
 ) -> dict[str, Any]:
     """Start to first result, then memory and CPU while nothing is asked of it."""
     from flow_platform.cli.bench_process import cpu_ms, installed_mib, memory_mib

@@ -19,7 +19,8 @@ from flow_sdk import PlatformClient
 from flow_sdk.wire.status import Status
 
 IN_FLIGHT: Final = 64
-COUNTS: Final = {"w1": 200, "w2": 1000, "w3": 50, "w4": 2000}
+COUNTS: Final = {"w1": 200, "w2": 1000, "w3": 50, "w4": 2000, "w6": 5, "w7": 1000}
+SEQUENCE: Final = 40  # Steps of W6.
 WARM: Final = 5
 TIMEOUT_SECONDS: Final = 300.0
 
@@ -43,6 +44,37 @@ async def main(code_block_id: str, steps: int, parallel: bool) -> int:
             done = [await step() for _ in range(steps)]
     return sum(done)
 """
+RESUMED: Final = """\
+import asyncio
+import os
+import time
+
+from flow_sdk import PlatformClient, step
+
+
+async def main(code_block_id: str, children: int) -> dict:
+    async with PlatformClient() as client:
+        turns = asyncio.Semaphore(64)
+
+        async def call(number):
+            async with turns:
+                await client.execute_code_block(code_block_id, {}, {"number": number}, ring_id=os.environ["RING_ID"])
+
+        is_first = os.environ["ATTEMPT"] == "1"
+        began = time.time()
+        if is_first:
+            await asyncio.gather(*(call(number) for number in range(children)))
+        else:
+            for number in range(children):
+                await call(number)
+        replayed = time.time()
+        killed_at = await step("killed at", time.time)
+        if is_first:
+            os.kill(os.getpid(), 9)
+        going_on = time.time()
+        await call(children)
+    return {"resume_s": going_on - killed_at, "replay_s": replayed - began}
+"""
 
 
 @dataclass(frozen=True)
@@ -50,12 +82,14 @@ class Target:
     """What is measured.
 
     Attributes:
+        resumed_id: A workflow that kills its own container behind its calls, and measures how it goes on.
         pid: Root of the platform's processes; None: it runs elsewhere, so its CPU is not known.
     """
 
     client: PlatformClient
     noop_id: str
     workflow_id: str
+    resumed_id: str
     ring_id: str
     pid: int | None
 
@@ -74,13 +108,14 @@ class Target:
         )
 
 
-def publish_all(connection: Connection) -> tuple[str, str, str]:
-    """Publishes what the workloads run; returns the ids of code block, workflow and ring."""
+def publish_all(connection: Connection) -> tuple[str, str, str, str]:
+    """Publishes what the workloads run; returns the ids of code block, both workflows and ring."""
     with Remote(connection) as remote:
         ring_id = remote.ring_id("dev")
         _, noop = remote.post("/code-blocks", {"slug": "bench-noop", "code": NOOP}, PUBLISH_TIMEOUT_SECONDS)
         _, steps = remote.post("/workflows", {"slug": "bench-steps", "code": WORKFLOW}, PUBLISH_TIMEOUT_SECONDS)
-    return noop["id"], steps["id"], ring_id
+        _, resumed = remote.post("/workflows", {"slug": "bench-resumed", "code": RESUMED}, PUBLISH_TIMEOUT_SECONDS)
+    return noop["id"], steps["id"], resumed["id"], ring_id
 
 
 async def w1(target: Target, count: int) -> dict[str, Any]:
@@ -171,6 +206,36 @@ async def w4(target: Target, count: int) -> dict[str, Any]:
         "inflight": IN_FLIGHT,
         "acks_per_s": round(count / seconds, 2),
         "cpu_ms_per_submit": _per(cpu, target, count),
+    }
+
+
+async def w6(target: Target, count: int) -> dict[str, Any]:
+    """A workflow of forty steps in sequence, each in a container of its own."""
+    value = {"code_block_id": target.noop_id, "steps": SEQUENCE, "parallel": False}
+    durations: list[float] = []
+    for turn in range(count + 1):
+        began = time.perf_counter()
+        document = await target.client.execute_workflow(target.workflow_id, value, ring_id=target.ring_id)
+        if _completed(document)["output"] != SEQUENCE:
+            raise FlowError(f"a workflow of {SEQUENCE} steps returned {document['output']!r}")
+        if turn:  # The first one warms up.
+            durations.append((time.perf_counter() - began) * 1000)
+    return {"n": count, **_spread("seq40", durations)}
+
+
+async def w7(target: Target, count: int) -> dict[str, Any]:
+    """A workflow whose container dies behind so many finished children: until it makes its next call."""
+    value = {"code_block_id": target.noop_id, "children": count}
+    document = await target.client.execute_workflow(
+        target.resumed_id, value, ring_id=target.ring_id, timeout_seconds=TIMEOUT_SECONDS
+    )
+    measured = _completed(document)["output"]
+    if document["attempt"] != 2:
+        raise FlowError(f"the workflow needed {document['attempt']} attempts: expected 2")
+    return {
+        "n": count,
+        "resume_s": round(measured["resume_s"], 3),
+        "replayed_call_ms": round(measured["replay_s"] * 1000 / count, 3),
     }
 
 
