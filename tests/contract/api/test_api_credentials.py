@@ -225,7 +225,7 @@ async def test_a_container_reaches_its_own_descendants_and_nothing_else(tenant: 
 async def test_a_container_manages_nothing(platform: Platform, tenant: Tenant) -> None:
     await tenant.publish()
     assignment = await tenant.running()
-    allowed = re.compile(r"/executions/{execution_id}|/{component_id}/execut|/gateway/")
+    allowed = re.compile(r"/executions/{execution_id}|/{component_id}/execut|/gateway/|/transactions/")
     bodies: dict[str, Any] = {
         "rings": {"name": "x", "order": 1},
         "deployments": {"component_id": "echo", "ring_id": tenant.rings["dev"]},

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from flow_platform.api.api_keys import ApiKeyRoutes
 from flow_platform.api.auth_routes import TokenRoutes
+from flow_platform.api.billing import BillingRoutes
 from flow_platform.api.checkpoints import CheckpointRoutes
 from flow_platform.api.components import ComponentRoutes
 from flow_platform.api.events import EventRoutes
@@ -72,6 +73,7 @@ def create_app(
         *RolloutRoutes(engine).routes(),
         *RingRoutes(engine).routes(),
         *VariableRoutes(engine).routes(),
+        *BillingRoutes(engine).routes(),
         *ScheduleRoutes(engine).routes(),
         *SecretRoutes(engine).routes(),
         *ApiKeyRoutes(engine).routes(),

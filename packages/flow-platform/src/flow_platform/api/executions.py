@@ -114,7 +114,7 @@ class ExecutionRoutes:
             component = reference(request, "component_id", kind.value)
             submission, idempotency = await read_submission(request, kind, component, self._engine.clock.now())
             execution = await self._engine.submitter.submit(principal, org_id, workspace_id, submission, idempotency)
-            return json_answer(handle_of(execution), 202)
+            return json_answer(handle_of(execution), 202, budget_headers(self._engine, org_id, workspace_id))
 
         return submit
 
@@ -165,6 +165,12 @@ class ExecutionRoutes:
         cursor, limit = paging(request)
         page = await self._engine.executions.list(principal_of(request), org_id, workspace_id, where, cursor, limit)
         return page_answer(page, page.items)
+
+
+def budget_headers(engine: Engine, org_id: str, workspace_id: str) -> dict[str, str] | None:
+    """`X-Budget-Warning`, where a budget is nearly used up."""
+    warning = engine.budgets.warning(org_id, workspace_id)
+    return {"X-Budget-Warning": warning} if warning else None
 
 
 def handle_of(execution: Execution) -> Handle:

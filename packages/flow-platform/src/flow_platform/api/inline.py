@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from flow_platform.api.answers import json_answer
 from flow_platform.api.context import principal_of, reference
-from flow_platform.api.executions import MAX_HOLD_SECONDS
+from flow_platform.api.executions import MAX_HOLD_SECONDS, budget_headers
 from flow_platform.api.routing import Endpoint, Route
 from flow_platform.api.submission import read_submission
 from flow_platform.domain import errors
@@ -78,7 +78,7 @@ class InlineRoutes:
                     principal, org_id, workspace_id, execution.id, MAX_HOLD_SECONDS
                 )
                 if document.status.is_terminal:
-                    return json_answer(document)
+                    return json_answer(document, 200, budget_headers(self._engine, org_id, workspace_id))
 
         return execute
 

@@ -26,7 +26,7 @@ LIFECYCLE_EVENTS: Final = ("test", "workflow", "agent_run", "mcp_session")  # Th
 MAX_TEXT: Final = 255
 MAX_INPUT_BYTES: Final = 32 << 20  # As JSON. A body may have a little more: what is around the input.
 MAX_DELAY: Final = timedelta(days=30)  # Later starts are a schedule's.
-_TRANSACTION: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+TRANSACTION: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 class SubmitBody(BaseModel):
@@ -146,7 +146,7 @@ def transaction_of(request: Request) -> str | None:
     value = request.headers.get("x-parent-billing-txn-id")
     if not value:
         return None
-    if not _TRANSACTION.fullmatch(value):
+    if not TRANSACTION.fullmatch(value):
         raise invalid("X-Parent-Billing-Txn-Id", value, "the id of a transaction")
     return value
 

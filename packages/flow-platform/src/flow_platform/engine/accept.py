@@ -23,6 +23,7 @@ from flow_platform.domain.graph import Node
 from flow_platform.domain.policy import Policy
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.engine import repetition
+from flow_platform.engine.budgets import admit
 from flow_platform.engine.graph_steps import CannotGoOn, take_step
 from flow_platform.engine.releases import resolve_deployment
 from flow_platform.engine.standing import limit_keys_of, priority_of
@@ -40,7 +41,7 @@ FALLBACK_TIMEOUT_SECONDS: Final = 300.0  # The contract's default.
 _NO_POLICY: Final = Policy()
 MAX_DEPTH: Final = 32  # Executions below executions; deeper is recursion that has lost its way.
 MAX_BEGUN_AT_ONCE: Final = 1_000  # Nodes that one transaction starts; graphs of graphs multiply.
-REFUSALS: Final = frozenset({"not_deployed", "depth_limit", "tree_limit"})
+REFUSALS: Final = frozenset({"not_deployed", "depth_limit", "tree_limit", "budget_exhausted"})
 """Why a node may not run, though all that it needs is there: it fails, and its graph goes on."""
 
 USABLE: Final = frozenset({DeploymentState.ACTIVE, DeploymentState.SUPERSEDED})
@@ -149,6 +150,7 @@ class NodeStarter:
             raise CannotGoOn(f"node {node.id!r} ({ref}) cannot run: {what} is not there any more")
         try:
             self._check_size(graph, component)
+            admit(self._tx, graph.org_id, graph.workspace_id, self._now)
             if ref.version is not None:
                 pinned = self._deployment_of(component, ring, ref.version)
                 submission = dataclasses.replace(submission, deployment_id=pinned.id)
@@ -283,8 +285,9 @@ def _execution(
         created_at=now,
         deadline_at=(start_at or now) + timedelta(seconds=timeout),
         timeout_seconds=timeout,
-        lifecycle_event=submission.lifecycle_event,
-        billing_transaction_id=new_id(now, entropy),
+        # Below an execution the parent's: clients always send a default, and a test is one down to its leaves.
+        lifecycle_event=parent.lifecycle_event if parent else submission.lifecycle_event,
+        billing_transaction_id=execution_id,
         # A container cannot bill its children to somebody else: below an execution the parent decides.
         parent_billing_transaction_id=(
             parent.billing_transaction_id if parent else submission.parent_billing_transaction_id

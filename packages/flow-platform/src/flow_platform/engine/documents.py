@@ -11,6 +11,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.replay import RETURNED
 from flow_platform.engine.graph_steps import GraphView
 from flow_platform.store.base import Attempt, Result
+from flow_platform.store.ledger_table import Cost
 from flow_sdk.wire.durable import SUSPENDED, CheckpointKind
 from flow_sdk.wire.execution import (
     BillingDocument,
@@ -35,6 +36,7 @@ def document_of(
     checkpoints: Sequence[Checkpoint] = (),
     graph: GraphView | None = None,
     held_back: WaitingOn | None = None,
+    cost: Cost | None = None,
 ) -> StatusDocument:
     """Builds the document.
 
@@ -44,6 +46,7 @@ def document_of(
         checkpoints: That are open, of one that waits; only used to say what for.
         graph: Of a graph workflow, where that is known.
         held_back: The limit that a queued execution waits for, if one does (`blocked`).
+        cost: So far.
     """
     result = result or Result()
     is_workflow = execution.kind is Kind.WORKFLOW
@@ -80,7 +83,7 @@ def document_of(
         error=execution.error if execution.status is not Status.COMPLETED else None,
         errors=list(graph.errors) if graph else errors_of(attempts),
         metrics=_metrics(execution),
-        billing=_billing(execution),
+        billing=_billing(execution, cost),
         waiting_on=held_back or waiting_on(execution, now, runners_alive, checkpoints, graph),
     )
 
@@ -184,10 +187,12 @@ def _metrics(execution: Execution) -> MetricsDocument:
     return metrics.model_copy(update={"queue_ms": round(queued.total_seconds() * 1000, 3)})
 
 
-def _billing(execution: Execution) -> BillingDocument | None:
+def _billing(execution: Execution, cost: Cost | None) -> BillingDocument | None:
     if execution.billing_transaction_id is None:
         return None
     return BillingDocument(
         transaction_id=execution.billing_transaction_id,
         parent_transaction_id=execution.parent_billing_transaction_id,
+        credits=cost.total if cost else None,
+        own_credits=cost.own if cost else None,
     )

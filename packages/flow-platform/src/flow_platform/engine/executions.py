@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -22,7 +22,8 @@ from flow_platform.engine.graph_steps import view_of
 from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
-from flow_sdk.wire.execution import EventDocument, StatusDocument, WaitingOn
+from flow_platform.store.ledger_table import Cost
+from flow_sdk.wire.execution import EventDocument, StatusDocument
 from flow_sdk.wire.status import Status
 
 LOOK_AGAIN_SECONDS: Final = 5.0  # The safety net under the wake-ups.
@@ -89,10 +90,7 @@ class Executions:
         def operation(tx: Transaction) -> Page:
             check_workspace(tx, org_id, workspace_id)
             page = tx.executions.list(org_id, workspace_id, where, cursor, limit)
-            now = self._clock.now()
-            alive = _runners_alive(tx, page.items, now)
-            held = held_back(tx, page.items, now)
-            documents = [document_of(one, now, runners_alive=alive, held_back=held.get(one.id)) for one in page.items]
+            documents = self._documents(tx, page.items, tx.ledger.own_costs(page.items))
             return Page(documents, page.next_cursor)
 
         return await self._store.read(operation)
@@ -152,15 +150,12 @@ class Executions:
         """The execution and all below it: `{"execution": document, "children": [...]}`, without payloads."""
         principal.require(Action.READ, org_id, workspace_id)
 
-        def operation(tx: Transaction) -> tuple[builtins.list[Execution], int | None, dict[str, WaitingOn]]:
+        def operation(tx: Transaction) -> builtins.list[StatusDocument]:
             execution = self.find(tx, principal, org_id, workspace_id, execution_id)
             executions = tx.executions.tree(execution.root_id, MAX_TREE)
-            now = self._clock.now()
-            held = held_back(tx, executions, now)
-            return executions, _runners_alive(tx, executions, now), held
+            return self._documents(tx, executions, tx.ledger.own_costs_of_tree(execution.root_id))
 
-        executions, runners_alive, held = await self._store.read(operation)
-        return self._nest(executions, execution_id, runners_alive, held)
+        return _nest(await self._store.read(operation), execution_id)
 
     async def events(
         self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, after: int
@@ -220,6 +215,7 @@ class Executions:
             checkpoints=tx.checkpoints.all_open(execution.id, SHOWN_CHECKPOINTS) if is_waiting else (),
             graph=view_of(tx, execution),
             held_back=held_back(tx, [execution], now).get(execution.id),
+            cost=tx.ledger.cost(execution) if execution.started_at else Cost(0, 0),
         )
 
     def find(
@@ -244,27 +240,33 @@ class Executions:
                 raise missing
         return execution
 
-    def _nest(
-        self,
-        executions: builtins.list[Execution],
-        top: str,
-        runners_alive: int | None,
-        held: dict[str, WaitingOn],
-    ) -> dict[str, Any]:
+    def _documents(
+        self, tx: Transaction, executions: Sequence[Execution], costs: Mapping[str, int]
+    ) -> builtins.list[StatusDocument]:
+        """Without payloads.
+
+        Args:
+            costs: Of themselves, of those that cost something.
+        """
         now = self._clock.now()
-        nodes: dict[str, dict[str, Any]] = {
-            e.id: {
-                "execution": document_of(
-                    e, now, runners_alive=runners_alive, held_back=held.get(e.id)
-                ).model_dump(mode="json"),
-                "children": [],
-            }
-            for e in executions
-        }
-        for execution in executions:
-            if execution.parent_id in nodes and execution.id != top:
-                nodes[execution.parent_id]["children"].append(nodes[execution.id])
-        return nodes[top]
+        alive = _runners_alive(tx, executions, now)
+        held = held_back(tx, executions, now)
+        return [
+            document_of(
+                one, now, runners_alive=alive, held_back=held.get(one.id), cost=Cost(costs.get(one.id, 0), None)
+            )
+            for one in executions
+        ]
+
+
+def _nest(documents: Iterable[StatusDocument], top: str) -> dict[str, Any]:
+    nodes: dict[str, dict[str, Any]] = {}
+    for document in documents:  # Parents before their children.
+        node = nodes[document.execution_id] = {"execution": document.model_dump(mode="json"), "children": []}
+        parent = nodes.get(document.parent_execution_id or "")
+        if parent is not None and document.execution_id != top:
+            parent["children"].append(node)
+    return nodes[top]
 
 
 def _may_have_errors(execution: Execution) -> bool:

@@ -18,6 +18,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.firing import Cause, Firing, FiringStatus
 from flow_platform.domain.schedule import Cancel, Skip, Start, Wait, decide, decided_until, next_due_at
 from flow_platform.engine.accept import Submission, accept
+from flow_platform.engine.budgets import admit
 from flow_platform.engine.cancel import Cancelled, cancel_tree
 from flow_platform.engine.ends import Ends
 from flow_platform.engine.grants import Grant, Grants
@@ -166,7 +167,7 @@ def accept_run(tx: Transaction, schedule: StoredSchedule, *, now: datetime, entr
     """Accepts an execution for one run, as a submit would.
 
     Raises:
-        NotFound, Conflict, RateLimited: As a submit.
+        NotFound, Conflict, RateLimited, BudgetExhausted: As a submit.
     """
     plan = schedule.plan
     org_id, workspace_id = schedule.org_id, schedule.workspace_id
@@ -182,6 +183,7 @@ def accept_run(tx: Transaction, schedule: StoredSchedule, *, now: datetime, entr
         ring_id=ring.id,
         timeout_seconds=schedule.timeout_seconds,
     )
+    admit(tx, org_id, workspace_id, now)
     return accept(tx, submission, component, ring, None, now=now, entropy=entropy)
 
 

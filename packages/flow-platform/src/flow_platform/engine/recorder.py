@@ -19,8 +19,10 @@ from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
+from flow_platform.domain.ledger import RateCard
 from flow_platform.engine import outcome, reports, suspension
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
+from flow_platform.engine.charges import charge_attempt
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grant, Grants
@@ -68,6 +70,7 @@ class Recorder:
         grants: Grants,
         get_object: GetObject,
         ends: Ends,
+        rates: RateCard,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -78,6 +81,7 @@ class Recorder:
         self._grants = grants
         self._get_object = get_object
         self._ends = ends
+        self._rates = rates
 
     async def record_outputs(self, messages: Sequence[Message]) -> None:
         """Ends the attempts that the messages report.
@@ -129,11 +133,14 @@ class Recorder:
 
     def _apply(self, tx: Transaction, report: OutputReport, stages: dict[str, float]) -> _Recorded | None:
         before = tx.executions.find(report.origin.execution_id, for_update=True)
-        if before is None or before.status.is_terminal or before.lease_epoch != report.origin.lease_epoch:
+        if before is None:
+            return None
+        now = self._clock.now()
+        charge_attempt(tx, self._rates, before, report, now)
+        if before.status.is_terminal or before.lease_epoch != report.origin.lease_epoch:
             return None
         if before.lease_holder is None:
             return None  # Its lease was taken away (attempt retried) and no newer one given yet.
-        now = self._clock.now()
         metrics = outcome.metrics_of(before, report, stages)
         if report.error is not None and suspension.is_asked_for(before, report.error):
             event = suspension.event_for(tx, before, report.error, now)

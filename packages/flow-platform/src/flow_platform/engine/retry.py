@@ -147,7 +147,7 @@ class Retries:
             try:
                 new = repeat(tx, old, Changed(version), self._clock.now(), self._entropy)
             except errors.FlowError as error:
-                if type(error) not in (errors.NotFound, errors.Conflict):
+                if type(error) not in (errors.NotFound, errors.Conflict, errors.BudgetExhausted):
                     raise  # Of the store, which runs the whole batch again.
                 result.refused.append(Refusal(execution_id, error))
             else:

@@ -20,6 +20,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Ring
 from flow_platform.engine import repetition
 from flow_platform.engine.accept import Submission, accept
+from flow_platform.engine.budgets import admit
 from flow_platform.engine.standing import asked_for
 from flow_platform.engine.validation import invalid
 from flow_platform.store.base import Transaction
@@ -72,6 +73,7 @@ def repeat(tx: Transaction, old: Execution, changed: Changed, now: datetime, ent
     if component is None or ring is None:
         raise errors.NotFound(f"the component or the ring of execution {old.id!r} is gone")
     parent = tx.executions.find(old.parent_id, for_update=True) if old.parent_id else None
+    admit(tx, old.org_id, old.workspace_id, now)
     submission = _submission(tx, old, component, changed)
     submission = replace(submission, deployment_id=_deployment_id(tx, old, component, ring, changed.version))
     return accept(tx, submission, component, ring, parent, now=now, entropy=entropy)

@@ -14,8 +14,11 @@ import pydantic
 from flow_platform.bus.connection import Bus, Message
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, SystemClock
+from flow_platform.domain.ledger import RateCard
 from flow_platform.engine import graphs
 from flow_platform.engine.api_keys import ApiKeys
+from flow_platform.engine.billing import Billing
+from flow_platform.engine.budgets import Budgets
 from flow_platform.engine.cancel import CancelNotices
 from flow_platform.engine.catalog import Catalog
 from flow_platform.engine.checkpoints import Checkpoints
@@ -68,6 +71,7 @@ class Engine:
         nats_url: With the engine's credential.
         leasing: Times of the lease protocol.
         master_keys: None: there are no secrets.
+        rates: What executions cost.
     """
 
     submitter: Submitter
@@ -88,6 +92,8 @@ class Engine:
     service_tokens: ServiceTokens
     service_calls: ServiceCalls
     policies: PolicyService
+    budgets: Budgets
+    billing: Billing
     tokens: Tokens
     workspace: Workspace
 
@@ -99,11 +105,13 @@ class Engine:
         clock: Clock | None = None,
         leasing: Leasing | None = None,
         master_keys: MasterKeys | None = None,
+        rates: RateCard | None = None,
     ) -> None:
         self.store = store
         self.clock = clock or SystemClock()
         self.leasing = leasing or Leasing()
         self._master_keys = master_keys or MasterKeys()
+        self._rates = rates or RateCard()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._identity = uuid.uuid4().hex
         self._link = Link(nats_url, name=f"engine-{self._identity[:8]}")
@@ -128,6 +136,7 @@ class Engine:
         await self.secrets.start()
         self._secret_delivery = SecretDelivery(self.store, self.secrets)
         self.api_keys = ApiKeys(self.store, self.clock)
+        self.budgets = Budgets(self.store, self.clock)
         stages = Stages()
         notices = CancelNotices(self._link.publish, self._wakeups)
         self.policies = PolicyService(self.store, self.clock, self._wakeups)
@@ -143,7 +152,7 @@ class Engine:
             self._link.put_object,
             self.leasing,
         )
-        self.submitter = Submitter(self.store, self.clock, self._wakeups, stages, self._claims, grants)
+        self.submitter = Submitter(self.store, self.clock, self._wakeups, stages, self._claims, grants, self.budgets)
         self.retries = Retries(self.store, self.clock, self._wakeups, stages, self._claims, grants)
         ends = Ends(graphs.advance)
         self.executions = Executions(self.store, self.clock, self._wakeups, notices, ends)
@@ -154,6 +163,7 @@ class Engine:
         self.sent_events = SentEvents(
             self.store, self.clock, self._wakeups, self.executions, ends, grants, self._claims
         )
+        self.billing = Billing(self.store, self.executions)
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
         self.releases = Releases(self.store, self.clock)
@@ -170,6 +180,7 @@ class Engine:
             grants,
             self._link.get_object,
             ends,
+            self._rates,
         )
         self._heartbeats = Heartbeats(
             self.store, self.clock, self._wakeups, grants, ends, self.leasing, self._link.request

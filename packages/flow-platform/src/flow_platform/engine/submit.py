@@ -13,12 +13,14 @@ from datetime import datetime
 from typing import Final
 
 from flow_platform.domain import errors
+from flow_platform.domain.budget import Standing
 from flow_platform.domain.clock import Clock, Entropy, system_entropy
 from flow_platform.domain.component import Component
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.release import Ring
 from flow_platform.engine.accept import MAX_DEPTH, MAX_TIMEOUT_SECONDS, Submission, accept, payload_of
+from flow_platform.engine.budgets import Budgets, admit
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.grants import Grant, Grants
 from flow_platform.engine.replay import ChildReplay
@@ -51,8 +53,10 @@ class Submitter:
         stages: Stages,
         claims: Claims,
         grants: Grants,
+        budgets: Budgets,
         entropy: Entropy = system_entropy,
     ) -> None:
+        self._budgets = budgets
         self._store = store
         self._clock = clock
         self._wakeups = wakeups
@@ -74,6 +78,7 @@ class Submitter:
         Raises:
             NotFound: Component, ring or deployment is unknown in this workspace.
             Forbidden: The role may not submit, or an execution asks for another ring than its own.
+            BudgetExhausted: The workspace's budget is used up.
             Conflict: `not_deployed`, `idempotency_key_reused`, or `parent_ended`.
             InvalidInput: Timeout or depth out of bounds.
             RateLimited: `queue_full`, or too many unfinished children.
@@ -84,18 +89,27 @@ class Submitter:
         started = self._stages.now()
         accept = _Submit(principal, org_id, workspace_id, submission, idempotency, self._clock.now(), self._entropy)
 
-        def operation(tx: Transaction) -> tuple[Execution, bool, list[Grant]]:
-            execution, is_new = accept(tx)
-            return execution, is_new, self._grants.grant_waiting(tx) if is_new else []
+        def operation(tx: Transaction) -> tuple[_Accepted, list[Grant]]:
+            accepted = accept(tx)
+            return accepted, self._grants.grant_waiting(tx) if accepted.is_new else []
 
-        execution, is_new, granted = await self._store.write(operation)
-        if is_new:
+        accepted, granted = await self._store.write(operation)
+        execution = accepted.execution
+        if accepted.is_new:
+            self._budgets.notice(org_id, workspace_id, accepted.standing)
             self._stages.accepted(execution.id, started)
             self._claims.deliver(granted)
             self._wakeups.notify_others([WORK])  # The runners that wait here were thought of in the transaction.
             if execution.available_at is not None:
                 self._wakeups.notify_local([WORK])  # They wait until then at the longest.
         return execution
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    execution: Execution
+    is_new: bool
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)
@@ -110,9 +124,9 @@ class _Submit:
     now: datetime
     entropy: Entropy
 
-    def __call__(self, tx: Transaction) -> tuple[Execution, bool]:
+    def __call__(self, tx: Transaction) -> _Accepted:
         if self.idempotency and (earlier := first_answer(tx, self.org_id, self.workspace_id, self.idempotency)):
-            return earlier, False
+            return _Accepted(earlier, False)
         parent = self._parent(tx)
         ring = self._ring(tx, parent)
         component = tx.catalog.find_component(
@@ -123,7 +137,8 @@ class _Submit:
         replay = ChildReplay(tx, parent, component, payload_of(self.submission)) if parent else None
         if replay and (replayed := replay.earlier_execution()):
             self._save_key(tx, replayed)
-            return replayed, False
+            return _Accepted(replayed, False)
+        standing = admit(tx, self.org_id, self.workspace_id, self.now)
         submission = self.submission
         if replay and replay.repeated:
             submission = dataclasses.replace(submission, retry_of_id=replay.repeated.id)
@@ -133,7 +148,7 @@ class _Submit:
             replay.remember(execution)
         self._save_key(tx, execution)
         # As it is answered with the key again. A graph has taken its first step by now, and may have ended.
-        return dataclasses.replace(execution, status=Status.QUEUED), True
+        return _Accepted(dataclasses.replace(execution, status=Status.QUEUED), True, standing)
 
     def _save_key(self, tx: Transaction, execution: Execution) -> None:
         if self.idempotency:
@@ -215,6 +230,8 @@ def check_key(idempotency: IdempotencyKey | None) -> None:
             f"Idempotency-Key has {len(idempotency.key)} characters: expected 1 to {MAX_KEY_LENGTH}",
             details=[{"field": "Idempotency-Key", "message": f"expected 1 to {MAX_KEY_LENGTH} characters"}],
         )
+
+
 def _check_queue(tx: Transaction, component: Component, ring: Ring) -> None:
     """Raises RateLimited when enough wait. Those that wait for a time (delayed, in back-off) do not count."""
     max_queued = tx.policies.last_seen(component.workspace_id).for_execution(component.id, ring.id).max_queued

@@ -1,30 +1,53 @@
-"""Meters and budgets: the one that ships, and what stands in for the one that does not limit."""
+"""The meter and the budget of the store, and counting where a provider does not."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+from flow_platform.domain.clock import Clock
+from flow_platform.domain.ledger import RateCard, entry_of_call
 from flow_platform.domain.model_call import CHARACTERS_PER_TOKEN, ModelCall, TokenUsage
 from flow_platform.gateway.assembly import Assembly
 from flow_platform.gateway.conversation import Json, characters, objects
-from flow_platform.store.base import Store
+from flow_platform.store.base import Store, Transaction
 
 
 class StoredCalls:
-    """Implements `Meter`: a row per call, durable when it returns."""
+    """Implements `Meter`: a row and an entry of the ledger per call, durable when it returns.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        rates: For the discount of the caller's lifecycle event; the price of the tokens is in the call.
+    """
+
+    def __init__(self, store: Store, clock: Clock, rates: RateCard) -> None:
         self._store = store
+        self._clock = clock
+        self._rates = rates
 
     async def record(self, call: ModelCall) -> None:
-        await self._store.write(lambda tx: tx.models.insert_call(call))
+        def operation(tx: Transaction) -> None:
+            tx.models.insert_call(call)
+            caller = tx.executions.find(call.execution_id) if call.execution_id else None
+            tx.ledger.append(entry_of_call(self._rates, call, caller, self._clock.now()))
+
+        await self._store.write(operation)
 
 
-class NoBudget:
-    """Implements `Budget`: everything may be called."""
+class StoredBudget:
+    """Implements `Budget`: what the workspace has spent, attempts and calls together, against its limits.
+
+    Nothing is set aside for calls that are on their way: those end, whatever they cost.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
 
     async def check(self, org_id: str, workspace_id: str, execution_id: str | None) -> None:
-        del org_id, workspace_id, execution_id
+        del execution_id
+        standing = await self._store.read(lambda tx: tx.budgets.standing(org_id, workspace_id, self._clock.now()))
+        if standing is not None:
+            standing.require(workspace_id)
 
 
 def usage_of(answer: Json | None) -> TokenUsage | None:

@@ -14,13 +14,14 @@ from typing import Any, Final
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, new_id
 from flow_platform.domain.execution import Execution
+from flow_platform.domain.ledger import RateCard
 from flow_platform.gateway.adapter import Adapter
 from flow_platform.gateway.call import Call, Keep, Kind, Means
 from flow_platform.gateway.configuration import Catalogues, PlatformModels, WorkspaceModelSettings
 from flow_platform.gateway.flight import Flight
 from flow_platform.gateway.limits import Limits
 from flow_platform.gateway.listing import Listing
-from flow_platform.gateway.metering import NoBudget, StoredCalls
+from flow_platform.gateway.metering import StoredBudget, StoredCalls
 from flow_platform.gateway.offline import OfflineModels
 from flow_platform.gateway.ports import Budget, Caller, Keys, Meter
 from flow_platform.gateway.retries import RetryRule
@@ -66,7 +67,8 @@ class ModelGateway:
 
     Args:
         keys: Of providers.
-        meter, budget: The store's table of calls, and no limit, when None.
+        meter, budget: Those of the store when None.
+        rates: Of the store's meter.
         call_seconds: The longest a call takes, retries included.
     """
 
@@ -79,6 +81,7 @@ class ModelGateway:
         *,
         meter: Meter | None = None,
         budget: Budget | None = None,
+        rates: RateCard | None = None,
         retries: RetryRule | None = None,
         call_seconds: float = CALL_SECONDS,
         jitter: Callable[[], float] | None = None,
@@ -86,14 +89,14 @@ class ModelGateway:
         platform = platform or PlatformModels()
         self._store = store
         self._clock = clock
-        self._budget = budget or NoBudget()
+        self._budget = budget or StoredBudget(store, clock)
         self._catalogues = Catalogues(platform)
         self._adapters: dict[str, Adapter] = {"test": OfflineModels()}
         self._outbound: Any = None
         self._means = Means(
             clock,
             keys,
-            meter or StoredCalls(store),
+            meter or StoredCalls(store, clock, rates or RateCard()),
             Limits(clock),
             platform.price_table(),
             self._adapter,

@@ -24,6 +24,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
 from flow_platform.store.api_key_table import ApiKeyTable
+from flow_platform.store.ledger_table import BudgetTable, LedgerTable
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.part_table import PartTable
 from flow_platform.store.policy_table import PolicyTable
@@ -445,6 +446,8 @@ class Transaction(Protocol):
     policies: PolicyTable
     models: ModelTable
     services: ServiceTable
+    ledger: LedgerTable
+    budgets: BudgetTable
 
 
 class Store(Protocol):

@@ -133,6 +133,14 @@ partial_index("ix_executions_unretried", UNRETRIED, _e.workspace_id, _e.status, 
 partial_index("ix_executions_retried", "retried_as_id IS NOT NULL", _e.workspace_id, _e.created_at, _e.id)
 # How the executions of a deployment ended lately: its health, from the index alone.
 partial_index("ix_executions_ended", "finished_at IS NOT NULL", _e.deployment_id, _e.finished_at, _e.status)
+# What was started from outside, and billed to a transaction by a header.
+partial_index(
+    "ix_executions_billed",
+    "parent_id IS NULL AND parent_billing_transaction_id IS NOT NULL",
+    _e.parent_billing_transaction_id,
+    _e.created_at,
+    _e.id,
+)
 # Lists. `kind` and `ring_id` ride along behind the order: few values, compared inside the index.
 Index("ix_executions_workspace", _e.workspace_id, _e.created_at, _e.id, _e.kind, _e.ring_id)
 Index("ix_executions_workspace_status", _e.workspace_id, _e.status, _e.created_at, _e.id)

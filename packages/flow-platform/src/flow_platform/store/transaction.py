@@ -5,10 +5,13 @@ from __future__ import annotations
 from flow_platform.store import base
 from flow_platform.store.api_key_table import ApiKeyTable
 from flow_platform.store.api_keys import ApiKeyRows
+from flow_platform.store.budgets import BudgetRows
 from flow_platform.store.catalog import CatalogRows
 from flow_platform.store.checkpoints import CheckpointRows
 from flow_platform.store.connection import Connection
 from flow_platform.store.executions import ExecutionRows
+from flow_platform.store.ledger import LedgerRows
+from flow_platform.store.ledger_table import BudgetTable, LedgerTable
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.models import ModelRows
 from flow_platform.store.part_table import PartTable
@@ -22,10 +25,10 @@ from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.schedules import ScheduleRows
 from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.secrets import SecretRows
-from flow_platform.store.session_table import SessionTable
-from flow_platform.store.sessions import SessionRows
 from flow_platform.store.service_table import ServiceTable
 from flow_platform.store.services import ServiceRows
+from flow_platform.store.session_table import SessionTable
+from flow_platform.store.sessions import SessionRows
 from flow_platform.store.tenancy import TenancyRows
 
 
@@ -45,3 +48,5 @@ class SqlTransaction:
         self.parts: PartTable = PartRows(connection)
         self.sessions: SessionTable = SessionRows(connection)
         self.services: ServiceTable = ServiceRows(connection)
+        self.ledger: LedgerTable = LedgerRows(connection)
+        self.budgets: BudgetTable = BudgetRows(connection)

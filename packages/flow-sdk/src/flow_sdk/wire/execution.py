@@ -61,9 +61,15 @@ class MetricsDocument(Document):
 
 
 class BillingDocument(Document):
+    """Attributes:
+    credits: Micro-credits so far, with all that it started; None in lists.
+    own_credits: Micro-credits so far of its own attempts and model calls.
+    """
+
     transaction_id: str
     parent_transaction_id: str | None = None
     credits: int | None = None
+    own_credits: int | None = None
 
 
 class WaitingOn(Document):
