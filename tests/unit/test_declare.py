@@ -159,7 +159,7 @@ def test_an_agent_is_a_record() -> None:
         "triage", model="openai/gpt-4o-mini", prompt="Sort.", tools=[make_slug, other], output=dict, tags=["t"]
     )
     assert (triage.kind, triage.slug, triage.name, triage.output) == (Kind.AGENT, "triage", "triage", dict)
-    assert triage.tools == (make_slug.declaration, other)
+    assert [tool.ref for tool in triage.tools] == ["code_block/slug", "agent/helper"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         triage.slug = "x"  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match="slug 'Bad Slug' is not valid"):

@@ -87,7 +87,7 @@ HEAD = "from flow_sdk import agent, code_block, transform\n"
         ("@code_block(memory_mb='x')\ndef f(): ...\n", r":2: @code_block of 'f'"),
         ("@transform(timeout_seconds=301)\ndef f(d): ...\n", r":2: @transform of 'f': timeout_seconds 301"),
         ("class A:\n    @code_block\n    def f(self): ...\n", r":4: 'f' is not at the top level"),
-        ("x = agent('y', model='m', prompt='p')\n", r":2: agents are not supported by this version"),
+        ("def f():\n    agent('y', model='m', prompt='p')\n", r":3: an agent is declared at the top level"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_file_and_line(source, text: str, message: str):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flow_sdk.declare import AgentDeclaration, Declaration, Declared, Retry, agent, code_block, transform, workflow
+from flow_sdk.declare import Declaration, Declared, Retry, code_block, transform, workflow
+from flow_sdk.declare_agents import AgentDeclaration, ToolDeclaration, agent, tool
 from flow_sdk.errors import (
     PlatformAuthError,
     PlatformClientError,
@@ -48,6 +49,7 @@ __all__ = [
     "PlatformStepError",
     "PlatformValidationError",
     "Retry",
+    "ToolDeclaration",
     "agent",
     "approval",
     "code_block",
@@ -55,6 +57,7 @@ __all__ = [
     "map",
     "sleep",
     "step",
+    "tool",
     "transform",
     "wait_for_event",
     "workflow",

@@ -46,15 +46,36 @@ async def call(
         return await result if inspect.isawaitable(result) else result
     client = await shared_client()
     document = await _run(client, declaration, _arguments(bound, function.__name__))
+    return _output_of(document, f"{declaration.kind.value} {declaration.slug!r}")
+
+
+def _output_of(document: dict[str, Any], what: str) -> Any:
     status = str(document.get("status", Status.COMPLETED)).lower()
     if status != Status.COMPLETED:
         error = document.get("error")
         reason = error.get("message") if isinstance(error, dict) else error  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         raise PlatformExecutionError(
-            f"{declaration.kind.value} {declaration.slug!r} ended {status!r}" + (f": {reason}" if reason else ""),
+            f"{what} ended {status!r}" + (f": {reason}" if reason else ""),
             execution=document,
         )
     return document.get("output")
+
+
+async def call_agent(slug: str, given: dict[str, Any], timeout_seconds: float | None) -> Any:
+    """See `declare_agents.AgentDeclaration.call`."""
+    if not os.environ.get("PLATFORM_API_URL"):
+        raise PlatformExecutionError(f"agent {slug!r} is called outside of the platform: there is no model to ask")
+    client = await shared_client()
+    document = await client.execute_agent(
+        slug,
+        given,
+        {},
+        execution_mode="isolated",
+        caller_deployment_id=os.environ.get("DEPLOYMENT_ID") or None,
+        ring_id=os.environ.get("RING_ID") or None,
+        timeout_seconds=timeout_seconds or DEFAULT_EXECUTION_SECONDS,
+    )
+    return _output_of(document, f"agent {slug!r}")
 
 
 async def _run(client: PlatformClient, declaration: Declaration, arguments: dict[str, Any]) -> dict[str, Any]:

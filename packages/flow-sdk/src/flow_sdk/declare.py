@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from flow_sdk.wire.status import Kind
@@ -116,27 +116,6 @@ class Declaration:
         return body | {key: value for key, value in optional.items() if value} | {"smoke_input": self.smoke_input}
 
 
-@dataclass(frozen=True)
-class AgentDeclaration:
-    """A declared agent. It is only a record: an agent has no code of its own.
-
-    Attributes:
-        tools: Declarations of the components that it may call.
-        output: The type that its answer is validated against; None for text.
-    """
-
-    slug: str
-    model: str
-    prompt: str
-    name: str
-    description: str = ""
-    tools: tuple[Declaration | AgentDeclaration, ...] = ()
-    output: type[Any] | None = None
-    tags: tuple[str, ...] = ()
-    timeout_seconds: float | None = None
-    kind: Kind = field(default=Kind.AGENT, init=False)
-
-
 class Declared(Protocol[P, R_co]):
     """A function that is also a component."""
 
@@ -199,48 +178,6 @@ def workflow(function: Callable[..., Any] | None = None, /, **options: Unpack[Op
     return _decorate(Kind.WORKFLOW, function, options)
 
 
-def agent(
-    slug: str,
-    *,
-    model: str,
-    prompt: str,
-    tools: Sequence[Declared[..., Any] | AgentDeclaration] = (),
-    output: type[Any] | None = None,
-    name: str | None = None,
-    description: str = "",
-    tags: Sequence[str] = (),
-    timeout_seconds: float | None = None,
-) -> AgentDeclaration:
-    """Declares an agent.
-
-    Args:
-        slug: Names it in its workspace.
-        model: As `provider/model`.
-        prompt: What it is told first.
-        tools: Declared functions and other agents that it may call.
-        output: A type for structured answers.
-        name: For people; default: the slug.
-        description: For people and for agents that may call it.
-        tags: For finding it.
-        timeout_seconds: Counts from acceptance.
-
-    Raises:
-        ValueError: The slug or a number has no meaning.
-    """
-    _check_timeout(timeout_seconds, None)
-    return AgentDeclaration(
-        slug=_check_slug(slug),
-        model=model,
-        prompt=prompt,
-        name=name or slug,
-        description=description,
-        tools=tuple(tool if isinstance(tool, AgentDeclaration) else tool.declaration for tool in tools),
-        output=output,
-        tags=tuple(tags),
-        timeout_seconds=timeout_seconds,
-    )
-
-
 def _decorate(kind: Kind, function: Callable[..., Any] | None, options: Mapping[str, Any]) -> Any:
     def decorator(decorated: Callable[..., Any]) -> Declared[..., Any]:
         return _attach(kind, decorated, options)
@@ -275,8 +212,8 @@ def _declare(kind: Kind, function: Callable[..., Any], options: Mapping[str, Any
         expected = f"{MIN_MEMORY_MB} to {MAX_MEMORY_MB} MiB"
         raise ValueError(f"memory_mb {memory_mb!r} is not valid: expected {expected}")
     timeout_seconds = options.get("timeout_seconds")
-    _check_timeout(timeout_seconds, MAX_TRANSFORM_SECONDS if kind is Kind.TRANSFORM else None)
-    slug = _check_slug(options.get("slug") or entry_point.strip("_").lower().replace("_", "-"))
+    check_timeout(timeout_seconds, MAX_TRANSFORM_SECONDS if kind is Kind.TRANSFORM else None)
+    slug = check_slug(options.get("slug") or entry_point.strip("_").lower().replace("_", "-"))
     return Declaration(
         kind=kind,
         slug=slug,
@@ -287,7 +224,7 @@ def _declare(kind: Kind, function: Callable[..., Any], options: Mapping[str, Any
         dependencies=_strings(options, "dependencies"),
         timeout_seconds=timeout_seconds,
         memory_mb=memory_mb,
-        retry=_check_retry(options.get("retry")),
+        retry=check_retry(options.get("retry")),
         network=_strings(options, "network"),
         secrets=_strings(options, "secrets"),
         examples=_check_examples(options.get("examples", ())),
@@ -296,14 +233,16 @@ def _declare(kind: Kind, function: Callable[..., Any], options: Mapping[str, Any
     )
 
 
-def _check_slug(slug: str) -> str:
+def check_slug(slug: str) -> str:
+    """Raises ValueError when it is none."""
     if not _SLUG.fullmatch(slug):
         expected = "1 to 63 of a-z, 0-9, '-' and '_', beginning and ending with a letter or digit"
         raise ValueError(f"slug {slug!r} is not valid: expected {expected}")
     return slug
 
 
-def _check_timeout(timeout_seconds: float | None, maximum: float | None) -> None:
+def check_timeout(timeout_seconds: float | None, maximum: float | None) -> None:
+    """Raises ValueError when it has no meaning."""
     if timeout_seconds is None or (timeout_seconds > 0 and (maximum is None or timeout_seconds <= maximum)):
         return
     expected = "a positive number of seconds" if maximum is None else f"more than 0 and at most {maximum} seconds"
@@ -317,7 +256,8 @@ def _strings(options: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _check_retry(retry: Retry | None) -> Retry | None:
+def check_retry(retry: Retry | None) -> Retry | None:
+    """Raises ValueError when an option is unknown or has no meaning."""
     if retry is None:
         return None
     unknown = sorted(set(retry) - set(Retry.__annotations__))

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from flow_platform.cli.agent_calls import AgentFound, Named, read_agents, resolved
 from flow_platform.cli.graph_files import GraphFile, in_order, is_graph_file, read_graph
 from flow_platform.domain.errors import FlowError, InvalidInput
 from flow_sdk import declare
 from flow_sdk.declare import Declaration
 from flow_sdk.wire.status import Kind
 
-SDK_MODULES: Final = ("flow_sdk", "flow_sdk.declare")
+SDK_MODULES: Final = ("flow_sdk", "flow_sdk.declare", "flow_sdk.declare_agents")
 DECORATORS: Final[dict[str, Callable[..., Any]]] = {
     "code_block": declare.code_block,
     "transform": declare.transform,
     "workflow": declare.workflow,
 }
-AGENT: Final = "agent"
 ORDER: Final = (Kind.CODE_BLOCK, Kind.TRANSFORM, Kind.WORKFLOW)
 """What is called is published before what calls it."""
 
@@ -40,6 +40,7 @@ class Found:
     declaration: Declaration
     code: str
     place: str
+    file: Path
 
     @property
     def kind(self) -> Kind:
@@ -58,13 +59,13 @@ class Found:
         return self.declaration.publish_body(self.code)
 
 
-Publishable = Found | GraphFile
+Publishable = Found | GraphFile | AgentFound
 
 
 def find_components(path: Path) -> list[Publishable]:
     """All components of a file or, recursively, a folder, in the order in which to publish them.
 
-    Graphs come last, each after the graphs of the folder that it refers to.
+    Agents come after code, and graphs last, each after those of the folder that it refers to.
 
     Raises:
         FlowError: There is none, or one is declared in a way that cannot be read; with file and line.
@@ -78,7 +79,8 @@ def find_components(path: Path) -> list[Publishable]:
     if not found:
         raise FlowError(
             f"{str(path)!r} declares no component",
-            hint="decorate a top-level function with @code_block, @transform or @workflow from flow_sdk",
+            hint="decorate a top-level function with @code_block, @transform or @workflow from flow_sdk, "
+            "or declare an agent(...)",
         )
     seen: dict[str, Publishable] = {}
     for component in found:
@@ -87,10 +89,38 @@ def find_components(path: Path) -> list[Publishable]:
         seen[component.label] = component
     code = [component for component in found if isinstance(component, Found)]
     graphs = [component for component in found if isinstance(component, GraphFile)]
-    return [*sorted(code, key=lambda component: ORDER.index(component.kind)), *in_order(graphs)]
+    agents = [component for component in found if isinstance(component, AgentFound)]
+    ordered = _agents_in_order([resolved(agent, lambda agent, name: _ref_of(found, agent, name)) for agent in agents])
+    return [*sorted(code, key=lambda component: ORDER.index(component.kind)), *ordered, *in_order(graphs)]
 
 
-def read_components(file: Path) -> list[Found]:
+def _ref_of(found: list[Publishable], agent: AgentFound, named: Named) -> str | None:
+    """The component that the file of an agent knows by this name."""
+    for component in found:
+        if isinstance(component, GraphFile):
+            continue
+        file = component.file
+        if file != agent.file if named.module is None else file.stem != named.module:
+            continue
+        name = component.variable if isinstance(component, AgentFound) else component.declaration.entry_point
+        if name == named.name:
+            return f"{component.kind.value}/{component.slug}"
+    return None
+
+
+def _agents_in_order(agents: list[AgentFound]) -> list[AgentFound]:
+    """Those that others call before these; of a circle, which the platform refuses, in the order given."""
+    ordered: list[AgentFound] = []
+    left = list(agents)
+    while left:
+        labels = {agent.label for agent in left}
+        ready = [agent for agent in left if not agent.needs & (labels - {agent.label})] or left[:1]
+        ordered += ready
+        left = [agent for agent in left if agent not in ready]
+    return ordered
+
+
+def read_components(file: Path) -> list[Found | AgentFound]:
     """The components of one file.
 
     Raises:
@@ -104,10 +134,8 @@ def read_components(file: Path) -> list[Found]:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{file}: cannot be read as Python source: {error}") from error
     names = _Names(tree)
-    found: list[Found] = []
+    found: list[Found | AgentFound] = [*read_agents(tree, names.meaning, code, file)]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and names.meaning(node.func) == AGENT:
-            raise InvalidInput(f"{file}:{node.lineno}: agents are not supported by this version")
         if not isinstance(node, _Function):
             continue
         for decorator in node.decorator_list:
@@ -116,7 +144,7 @@ def read_components(file: Path) -> list[Found]:
                 place = f"{file}:{node.lineno}"
                 if node not in tree.body:
                     raise InvalidInput(f"{place}: {node.name!r} is not at the top level of its file, so it has no name")
-                found.append(Found(_declaration(word, node, decorator, file), code, place))
+                found.append(Found(_declaration(word, node, decorator, file), code, place, file))
     return found
 
 

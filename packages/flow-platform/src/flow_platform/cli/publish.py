@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from flow_platform.cli import output
+from flow_platform.cli.agent_calls import AgentFound
 from flow_platform.cli.connection import Connection, with_connection
 from flow_platform.cli.graph_files import GraphFile
 from flow_platform.domain.errors import FlowError
@@ -71,14 +72,14 @@ def publish(
 def publish_components(remote: Remote, components: list[Publishable], ring: str) -> Iterator[Outcome]:
     """Publishes several at a time; yields in the order given. The first refusal ends it, with the component's place.
 
-    Graphs are published one after the other, when all the rest is: what they refer to must be there.
+    Agents and graphs are published one after the other, when all the rest is: what they refer to must be there.
 
     Raises:
         FlowError: The platform refused one.
     """
     ring_id = remote.ring_id(ring)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        of_code = [component for component in components if not isinstance(component, GraphFile)]
+        of_code = [component for component in components if not isinstance(component, GraphFile | AgentFound)]
         running = [pool.submit(_publish_one, remote, component, ring_id) for component in of_code]
         try:
             for outcome in running:
@@ -87,7 +88,7 @@ def publish_components(remote: Remote, components: list[Publishable], ring: str)
             for outcome in running:
                 outcome.cancel()
     for component in components:
-        if isinstance(component, GraphFile):
+        if isinstance(component, GraphFile | AgentFound):
             yield _publish_one(remote, component, ring_id)
 
 
