@@ -21,6 +21,7 @@ from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
 from flow_platform.api.parts import PartRoutes
+from flow_platform.api.parts import PartRoutes
 from flow_platform.api.policies import PolicyRoutes
 from flow_platform.api.retry import RetryRoutes
 from flow_platform.api.rings import RingRoutes
@@ -30,6 +31,7 @@ from flow_platform.api.schedules import ScheduleRoutes
 from flow_platform.api.secrets import SecretRoutes
 from flow_platform.api.service_calls import ServiceCallRoutes
 from flow_platform.api.services import ServiceRoutes
+from flow_platform.api.sessions import SessionRoutes
 from flow_platform.api.sessions import SessionRoutes
 from flow_platform.api.variables import VariableRoutes
 from flow_platform.gateway.keys import SecretKeys
@@ -68,6 +70,8 @@ def create_app(
         *GatewayRoutes(engine, models).routes(),
         *ModelCallRoutes(engine, models).routes(),
         *ComponentRoutes(engine).routes(),
+        *SessionRoutes(engine).routes(),
+        *PartRoutes(engine).routes(),
         *SessionRoutes(engine).routes(),
         *PartRoutes(engine).routes(),
         *RolloutRoutes(engine).routes(),

@@ -31,6 +31,7 @@ from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
 from flow_platform.engine.parts import Parts
+from flow_platform.engine.parts import Parts
 from flow_platform.engine.policies import PolicyService
 from flow_platform.engine.recorder import Recorder
 from flow_platform.engine.releases import Releases
@@ -45,6 +46,7 @@ from flow_platform.engine.sent_events import SentEvents
 from flow_platform.engine.service_calls import ServiceCalls
 from flow_platform.engine.service_tokens import ServiceTokens
 from flow_platform.engine.services import Services
+from flow_platform.engine.sessions import Sessions
 from flow_platform.engine.sessions import Sessions
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.submit import Submitter
@@ -81,6 +83,8 @@ class Engine:
     sent_events: SentEvents
     catalog: Catalog
     releases: Releases
+    parts: Parts
+    sessions: Sessions
     parts: Parts
     sessions: Sessions
     schedules: Schedules
@@ -167,6 +171,8 @@ class Engine:
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
         self.releases = Releases(self.store, self.clock)
+        self.parts = Parts(self.store, self.clock)
+        self.sessions = Sessions(self.store)
         self.parts = Parts(self.store, self.clock)
         self.sessions = Sessions(self.store)
         self.variables = Variables(self.store)
