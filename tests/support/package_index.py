@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import tarfile
@@ -32,7 +33,8 @@ class PackageIndex:
                 self.send_header("Content-Length", str(len(body or b"")))
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(body or b"")
+                    with contextlib.suppress(ConnectionError):  # Who only wanted the beginning has it.
+                        self.wfile.write(body or b"")
 
             do_HEAD = do_GET
 

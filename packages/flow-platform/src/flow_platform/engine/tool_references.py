@@ -83,7 +83,7 @@ def _component_tool(component: Component, version: Version) -> AgentTool:
     is_object = schema.get("type") == "object"
     is_open = not schema  # Nothing is known of it: then an object is the best guess.
     return AgentTool(
-        name=component.slug,
+        name=component.slug.replace("-", "_"),  # As its function is called.
         description=component.description or component.name,
         target=ToolTarget(component.kind.value),
         ref=component.slug,

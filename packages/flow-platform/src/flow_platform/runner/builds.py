@@ -16,9 +16,10 @@ from flow_platform.domain import errors
 from flow_platform.runner import ending
 from flow_platform.runner.logs import LogLines
 from flow_platform.sandbox.base import Container, ContainerSpec, ProtocolError, Sandbox
-from flow_sdk.wire import subjects
+from flow_sdk.wire import agent, subjects
 from flow_sdk.wire.harness import Frame
 from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef
+from flow_sdk.wire.status import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,9 @@ class Builds:
     async def _build(self, request: BuildRequest) -> BuildReply:
         environment = await self._environments.resolve(request.dependencies)
         path = await self._environments.ensure(environment)
-        container = await self._sandbox.acquire(ContainerSpec(BUILD_TENANT, environment.digest, path))
+        # An agent without code has nothing to look at but what all agents run with.
+        modules = agent.MODULES if request.kind is Kind.AGENT and not request.code else ()
+        container = await self._sandbox.acquire(ContainerSpec(BUILD_TENANT, environment.digest, path, modules=modules))
         try:
             async with asyncio.timeout(min(inspect.MAX_SECONDS, request.timeout_seconds)):
                 return await self._inspect(container, request, environment)
