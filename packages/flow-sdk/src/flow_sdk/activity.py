@@ -7,10 +7,11 @@ The harness reads it to see that a workflow does nothing but wait, and then give
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 
 _OURS: Final[ContextVar[bool]] = ContextVar("flow_sdk_ours", default=False)
@@ -39,6 +40,9 @@ class Activity:
         waits: What is waited for.
         changed_at: When one of these changed last, on the monotonic clock.
         on_wait: Called when the first wait begins.
+        asking: Requests on their way whose answer may be the end of something that ended long ago.
+        on_answer: Called when there are none of them any more.
+        in_turn: Awaited before the code is given such an end, with the time of it; see `harness/order.py`.
     """
 
     def __init__(self) -> None:
@@ -46,6 +50,9 @@ class Activity:
         self.waits: set[Wait] = set()
         self.changed_at = 0.0
         self.on_wait: Callable[[], None] | None = None
+        self.asking = 0
+        self.on_answer: Callable[[], None] | None = None
+        self.in_turn: Callable[[datetime], Awaitable[None]] | None = None
 
     @contextmanager
     def request(self) -> Generator[None]:
@@ -71,6 +78,22 @@ class Activity:
         finally:
             self.requests -= 1
             self.changed_at = time.monotonic()
+
+    @contextmanager
+    def ask(self) -> Generator[None]:
+        """Around a call, or a request for a checkpoint, until it is answered."""
+        self.asking += 1
+        try:
+            yield
+        finally:
+            self.asking -= 1
+            if not self.asking and self.on_answer is not None:
+                self.on_answer()
+
+    async def turn(self, ended_at: object) -> None:
+        """Until the code may see the end of something that had ended when it was asked for."""
+        if self.in_turn is not None and isinstance(ended_at, str | datetime):
+            await self.in_turn(datetime.fromisoformat(ended_at) if isinstance(ended_at, str) else ended_at)
 
     @contextmanager
     def wait(

@@ -43,7 +43,11 @@ class Checkpoints:
         occurrence = _asked[equal]
         _asked[equal] += 1
         body = request.model_dump(mode="json") | {"occurrence": occurrence}
-        return _document(await self._http.request("POST", self._path(), body=body, retry=SUBMIT))
+        with activity.CURRENT.ask():
+            document = _document(await self._http.request("POST", self._path(), body=body, retry=SUBMIT))
+        if document.status is not CheckpointStatus.OPEN:
+            await activity.CURRENT.turn(document.finished_at)
+        return document
 
     async def finish(self, checkpoint_id: str, *, value: Any = None, error: ErrorDocument | None = None) -> Any:
         """Says how a step ended; the first word counts, also if it came twice."""

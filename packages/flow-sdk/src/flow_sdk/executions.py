@@ -41,7 +41,10 @@ class Executions:
     ) -> dict[str, Any]:
         component = segment("component id", component_id)
         path = f"{self._workspace_path()}/{collection}/{component}/executions"
-        answer = await self._http.request("POST", path, expect=_ACCEPTED, body=body, retry=SUBMIT, deadline=deadline)
+        with activity.CURRENT.ask():
+            answer = await self._http.request(
+                "POST", path, expect=_ACCEPTED, body=body, retry=SUBMIT, deadline=deadline
+            )
         return _object(answer, path)
 
     async def execute_inline(
@@ -58,6 +61,10 @@ class Executions:
         execution_id = handle.get("execution_id")
         if not isinstance(execution_id, str):
             raise PlatformClientError(f"The platform accepted an execution, but named none: {handle!r:.200}")
+        if isinstance(ended := handle.get("execution"), dict):  # A call that is replayed.
+            document = cast("dict[str, Any]", ended)
+            await activity.CURRENT.turn(document.get("finished_at"))
+            return document
         try:
             return await self.await_result(execution_id, deadline, timeout_seconds)
         except TimeoutError as exc:

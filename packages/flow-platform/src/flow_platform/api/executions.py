@@ -19,7 +19,7 @@ from flow_platform.domain.principal import Action
 from flow_platform.engine.executions import require_cancel_matching
 from flow_platform.engine.validation import invalid
 from flow_platform.store.base import ExecutionFilter
-from flow_sdk.wire.execution import Handle, StatusDocument
+from flow_sdk.wire.execution import Handle, ReplayedHandle, StatusDocument
 from flow_sdk.wire.management import PageDocument
 from flow_sdk.wire.status import Kind, Status
 
@@ -114,7 +114,11 @@ class ExecutionRoutes:
             component = reference(request, "component_id", kind.value)
             submission, idempotency = await read_submission(request, kind, component, self._engine.clock.now())
             execution = await self._engine.submitter.submit(principal, org_id, workspace_id, submission, idempotency)
-            return json_answer(handle_of(execution), 202, budget_headers(self._engine, org_id, workspace_id))
+            handle = handle_of(execution)
+            if execution.status.is_terminal:  # A call that is replayed; its caller would read this next.
+                document = await self._engine.executions.ended(execution)
+                handle = ReplayedHandle(**handle.model_dump(), execution=document)
+            return json_answer(handle, 202, budget_headers(self._engine, org_id, workspace_id))
 
         return submit
 

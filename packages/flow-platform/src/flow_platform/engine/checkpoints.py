@@ -214,6 +214,7 @@ def document_of_checkpoint(checkpoint: Checkpoint, now: datetime) -> CheckpointD
         value=checkpoint.value,
         error=checkpoint.error,
         due_at=checkpoint.due_at,
+        finished_at=checkpoint.finished_at or (None if checkpoint.is_open(now) else checkpoint.due_at),
         remaining_seconds=remaining,
         message=checkpoint.message,
         approvers=list(checkpoint.approvers),

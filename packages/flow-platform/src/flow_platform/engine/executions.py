@@ -55,6 +55,10 @@ class Executions:
         principal.require(Action.READ, org_id, workspace_id)
         return await self._store.read(lambda tx: self._document(tx, principal, org_id, workspace_id, execution_id))
 
+    async def ended(self, execution: Execution) -> StatusDocument:
+        """The document of one that ended, as the submit found it that just answered its caller with it."""
+        return await self._store.read(lambda tx: self._document_of(tx, execution))
+
     async def wait(
         self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, hold_seconds: float
     ) -> StatusDocument:
@@ -203,7 +207,9 @@ class Executions:
     def _document(
         self, tx: Transaction, principal: Principal, org_id: str, workspace_id: str, execution_id: str
     ) -> StatusDocument:
-        execution = self.find(tx, principal, org_id, workspace_id, execution_id)
+        return self._document_of(tx, self.find(tx, principal, org_id, workspace_id, execution_id))
+
+    def _document_of(self, tx: Transaction, execution: Execution) -> StatusDocument:
         now = self._clock.now()
         is_waiting = execution.status is Status.WAITING and not execution.is_graph
         return document_of(

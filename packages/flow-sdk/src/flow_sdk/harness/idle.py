@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from flow_sdk import activity, calling
 from flow_sdk.errors import PlatformClientError
 from flow_sdk.harness.failure import Suspended
+from flow_sdk.harness.order import EndsInOrder
 from flow_sdk.wire.durable import SUSPENDED
 from flow_sdk.wire.execution import ErrorDocument
 
@@ -58,11 +59,16 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         return future
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a task is about to run."""
+        return bool(self._ready)  # type: ignore[attr-defined]
+
+    @property
     def waits_for_others(self) -> bool:
         """Whether something besides the platform can wake a task, or one is about to run."""
         now = self.time()
         return bool(
-            self._ready  # type: ignore[attr-defined]
+            self.is_busy
             or self._calls
             or any(not handle.cancelled() and handle.when() > now for handle in self._timers)
             or any(_is_foreign(thread) for thread in threading.enumerate())
@@ -86,7 +92,10 @@ def run(work: Coroutine[Any, Any, Any], suspend_after_seconds: float) -> Any:
         Suspended: It only waits, for so long, and the platform goes on waiting in its place.
     """
     runner = asyncio.Runner(loop_factory=WatchedLoop)
-    watch = _Watch(cast("WatchedLoop", runner.get_loop()), suspend_after_seconds)
+    loop = cast("WatchedLoop", runner.get_loop())
+    watch = _Watch(loop, suspend_after_seconds)
+    ends = EndsInOrder(loop, lambda: loop.is_busy)
+    activity.CURRENT.in_turn, activity.CURRENT.on_answer = ends, ends.look
     try:
         returned = runner.run(watch.over(work))
     except Suspended:
@@ -97,7 +106,7 @@ def run(work: Coroutine[Any, Any, Any], suspend_after_seconds: float) -> Any:
         runner.close()
         raise
     finally:
-        activity.CURRENT.on_wait = None
+        activity.CURRENT.on_wait = activity.CURRENT.on_answer = activity.CURRENT.in_turn = None
     runner.close()
     return returned
 

@@ -71,6 +71,7 @@ class CheckpointRequest(Document):
 class CheckpointDocument(Document):
     """Attributes:
     due_at: When a timer ends, or an event or approval expires.
+    finished_at: When it came to its end: the step, the timer, the event, the answer, or the time-out.
     remaining_seconds: Until then, by the platform's clock; clocks of containers need not agree with it.
     value: Of a step: what it returned. Of an event: its payload. Of an approval: an `ApprovalDocument`.
     """
@@ -82,6 +83,7 @@ class CheckpointDocument(Document):
     value: Any = None
     error: ErrorDocument | None = None
     due_at: datetime | None = None
+    finished_at: datetime | None = None
     remaining_seconds: float | None = None
     message: str = ""
     approvers: list[str] = Field(default_factory=list[str])

@@ -135,6 +135,12 @@ class StatusDocument(Document):
     waiting_on: WaitingOn | None = None
 
 
+class ReplayedHandle(Handle):
+    """The answer to a call of a workflow that runs again, whose execution has ended: with its document."""
+
+    execution: StatusDocument
+
+
 class EventDocument(Document):
     """One event as stored: `position` counts from 1 per execution without gaps, over all attempts."""
 
