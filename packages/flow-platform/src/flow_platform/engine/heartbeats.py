@@ -6,11 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from flow_platform.domain import errors
 from flow_platform.domain import execution as domain
 from flow_platform.domain.clock import Clock
+from flow_platform.domain.credential import digest_of_keys
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
 from flow_platform.engine.ends import Changes, Ends
@@ -39,7 +40,15 @@ class _Verdicts:
 
 class Heartbeats:
     def __init__(
-        self, store: Store, clock: Clock, wakeups: Wakeups, grants: Grants, ends: Ends, leasing: Leasing, ask: Ask
+        self,
+        store: Store,
+        clock: Clock,
+        wakeups: Wakeups,
+        grants: Grants,
+        ends: Ends,
+        leasing: Leasing,
+        ask: Ask,
+        key_set: Callable[[], dict[str, Any]],
     ) -> None:
         self._store = store
         self._clock = clock
@@ -48,6 +57,7 @@ class Heartbeats:
         self._ends = ends
         self._leasing = leasing
         self._ask = ask
+        self._key_set = key_set
 
     async def register(self, request: Register) -> Registered:
         """Notes a runner's start; what an earlier instance of the same runner held is lost at once, not by expiry.
@@ -70,6 +80,7 @@ class Heartbeats:
             lease_seconds=self._leasing.lease.total_seconds(),
             heartbeat_seconds=self._leasing.heartbeat.total_seconds(),
             hold_seconds=self._leasing.hold.total_seconds(),
+            keys=self._key_set(),
             error=error,
         )
 
@@ -86,7 +97,9 @@ class Heartbeats:
         verdicts = await self._store.write(lambda tx: self._extend(tx, request))
         if verdicts is None:
             return HeartbeatReply(error="unknown_runner")
-        return HeartbeatReply(cancel=verdicts.cancel, lost=verdicts.lost, recorded=verdicts.recorded)
+        keys = self._key_set()
+        others = keys if request.keys != digest_of_keys(keys) else None
+        return HeartbeatReply(cancel=verdicts.cancel, lost=verdicts.lost, recorded=verdicts.recorded, keys=others)
 
     def _register(self, tx: Transaction, request: Register) -> list[Execution]:
         now = self._clock.now()

@@ -189,7 +189,14 @@ class Engine:
             self._rates,
         )
         self._heartbeats = Heartbeats(
-            self.store, self.clock, self._wakeups, grants, ends, self.leasing, self._link.request
+            self.store,
+            self.clock,
+            self._wakeups,
+            grants,
+            ends,
+            self.leasing,
+            self._link.request,
+            lambda: self.tokens.jwks(self.clock.now()),
         )
         self.sweeper = Sweeper(self.store, self.clock, self._wakeups, notices, ends)
         self.scheduler = Scheduler(self.store, self.clock, self._wakeups, stages, self._claims, grants, notices, ends)

@@ -1,62 +1,43 @@
-"""Credentials: JSON Web Tokens signed with Ed25519, for people and programs, and for one attempt of one execution.
+"""Tokens: issued, verified, renewed and revoked, for people and programs, and for one attempt of one execution.
 
-A token is believed only as far as this file says: the algorithm is fixed (the header may not choose another), the key
-must be one of ours, issuer and audience must match, and every claim must be present and of its type. Whether the
-attempt of an execution's token still runs is not in the token; who reads or writes for it asks the store
-(`executions.check_token_is_live`), and so does who renews it.
-
-Source: RFC 7519 (JWT), RFC 8037 (EdDSA), RFC 7517 (JWKS), RFC 8725 (best current practices).
+What makes a token valid is in `domain.credential`. Whether the attempt of an execution's token still runs is not in the
+token; who reads or writes for it asks the store (`executions.check_token_is_live`), and so does who renews it.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from flow_platform.domain import errors
+from flow_platform.domain.credential import (
+    ALGORITHM,
+    AUDIENCE,
+    CLOCK_SKEW,
+    ISSUER,
+    Credential,
+    key_set,
+    parse_token,
+    refuse,
+)
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Principal, Role
 from flow_platform.store.base import SigningKey
 
-ALGORITHM: Final = "EdDSA"
-AUDIENCE: Final = "flow"
 EXECUTION_TOKEN_LIFE: Final = timedelta(minutes=15)  # An execution lives longer by renewal, a stolen token does not.
 DEADLINE_MARGIN: Final = timedelta(seconds=30)  # A token outlives its execution's deadline by the time to report it.
 REFRESH_WINDOW: Final = timedelta(minutes=15)  # How long ago an execution's token may have expired to be refreshed.
-CLOCK_SKEW: Final = timedelta(seconds=5)  # A token made by another machine may be from a moment ahead.
-MAX_TOKEN_LENGTH: Final = 4096  # Ours have about 600 characters.
 MAX_REMEMBERED: Final = 4096  # Verified tokens, about 1 KiB each.
-
-_COMMON_CLAIMS: Final = ("iss", "aud", "sub", "org", "role", "iat", "nbf", "exp", "jti")
-_EXECUTION_CLAIMS: Final = ("ws", "exe", "att", "epoch", "end")
-_HEADER: Final = {"alg", "kid", "typ"}
-
-
-@dataclass(frozen=True)
-class Credential:
-    """A verified token or API key: who holds it, and from when to when."""
-
-    principal: Principal
-    not_before: datetime
-    issued_at: datetime
-    expires_at: datetime
-    ends_at: datetime | None  # Execution tokens: no renewal reaches beyond.
-    api_key_id: str | None = None
-
-    @property
-    def half_life(self) -> datetime:
-        return self.issued_at + (self.expires_at - self.issued_at) / 2
 
 
 def new_signing_key(now: datetime) -> SigningKey:
@@ -74,22 +55,57 @@ def new_signing_key(now: datetime) -> SigningKey:
     )
 
 
+@dataclass(frozen=True)
+class Revoked:
+    """What is not believed any more, before its time.
+
+    Attributes:
+        tokens: (organization, id of the token).
+        subjects: By (organization, subject): the time until which its tokens were revoked, whatever their ids.
+    """
+
+    tokens: frozenset[tuple[str, str]] = frozenset()
+    subjects: Mapping[tuple[str, str], datetime] = field(default_factory=dict[tuple[str, str], datetime])
+
+    def has(self, credential: Credential) -> bool:
+        org_id = credential.principal.org_id
+        if self.tokens and (org_id, credential.token_id) in self.tokens:
+            return True
+        before = self.subjects.get((org_id, credential.principal.subject)) if self.subjects else None
+        return before is not None and credential.issued_at <= before
+
+
 class Tokens:
     """Issues and verifies tokens. Thread-compatible, not thread-safe: used on the event loop.
 
     Args:
-        keys: The newest that is not retired signs; all that are not retired verify.
+        keys: The newest that has no end signs; all verify until they are retired.
     """
 
-    def __init__(self, keys: Sequence[SigningKey], *, issuer: str = "flow") -> None:
-        active = sorted((key for key in keys if key.retired_at is None), key=lambda key: key.created_at, reverse=True)
-        if not active:
-            raise errors.SettingsError(f"{len(keys)} signing keys, none in use: expected at least one")
+    def __init__(self, keys: Sequence[SigningKey], *, issuer: str = ISSUER) -> None:
         self._issuer = issuer
-        self._signing_kid = active[0].kid
-        self._signing_key = _private_key(active[0])
-        self._public_keys = {key.kid: _public_key(key) for key in active}
         self._verified: OrderedDict[bytes, Credential] = OrderedDict()
+        self._revoked = Revoked()
+        self._public_keys: dict[str, Ed25519PublicKey] = {}
+        self.use(keys)
+
+    def use(self, keys: Sequence[SigningKey], revoked: Revoked | None = None) -> None:
+        """Takes these keys from now on, and refuses what was revoked."""
+        lasting = [key for key in keys if key.retired_at is None]
+        if not lasting:
+            raise errors.SettingsError(f"{len(keys)} signing keys, none in use: expected at least one")
+        newest = max(lasting, key=lambda key: (key.created_at, key.kid))
+        self._signing_kid = newest.kid
+        self._signing_key = _private_key(newest)
+        known = self._public_keys
+        self._public_keys = {key.kid: known.get(key.kid) or _public_key(key) for key in keys}
+        self._retired_at = {key.kid: key.retired_at for key in keys if key.retired_at is not None}
+        if revoked is not None:
+            self._revoked = revoked
+
+    def revoke(self, revoked: Revoked) -> None:
+        """Refuses these too, at once."""
+        self._revoked = Revoked(self._revoked.tokens | revoked.tokens, {**self._revoked.subjects, **revoked.subjects})
 
     def for_execution(self, execution: Execution, now: datetime) -> str:
         """A token for the current attempt of an execution; never valid beyond the execution's deadline and a margin."""
@@ -131,13 +147,23 @@ class Tokens:
     def inspect(self, token: str, now: datetime) -> Credential:
         """The same as `verify`, with the token's times. The signature of a known token is not checked again."""
         credential = self._credential(token)
-        if now + CLOCK_SKEW < credential.not_before:
-            _refuse("not valid yet")
-        if now >= credential.expires_at:
-            raise errors.Unauthenticated(
-                f"the token expired at {credential.expires_at.isoformat()}", code="token_expired"
-            )
+        credential.check_times(now)
+        self.check(credential, now)
         return credential
+
+    def check(self, credential: Credential, now: datetime) -> None:
+        """Whether a credential that was verified is still believed: for what lasts longer than a request.
+
+        Raises:
+            Unauthenticated: `token_expired`, `token_revoked`; `token_invalid`: its key was retired.
+        """
+        if now >= credential.expires_at:
+            credential.check_times(now)
+        retired_at = self._retired_at.get(credential.key_id)
+        if retired_at is not None and now >= retired_at:
+            refuse("its key was retired")
+        if self._revoked.has(credential):
+            raise errors.Unauthenticated("the token was revoked", code="token_revoked")
 
     def renewed(self, token: str, now: datetime) -> str | None:
         """A newer token with the same claims and life when this one is past half of its life, else None.
@@ -163,7 +189,10 @@ class Tokens:
         """
         credential = self._credential(token)
         if now + CLOCK_SKEW < credential.not_before:
-            _refuse("not valid yet")
+            refuse("not valid yet")
+        retired_at = self._retired_at.get(credential.key_id)
+        if retired_at is not None and now >= retired_at:
+            refuse("its key was retired")
         ends_at = credential.ends_at
         window = timedelta(0) if ends_at is None else REFRESH_WINDOW
         if now >= credential.expires_at + window or (ends_at and now >= ends_at):
@@ -179,21 +208,10 @@ class Tokens:
         newer = self._again(credential, now)
         return newer, self.inspect(newer, now)
 
-    def jwks(self) -> dict[str, Any]:
-        """The public keys. Source: RFC 8037, section 2."""
-        return {
-            "keys": [
-                {
-                    "kty": "OKP",
-                    "crv": "Ed25519",
-                    "use": "sig",
-                    "alg": ALGORITHM,
-                    "kid": kid,
-                    "x": base64.urlsafe_b64encode(key.public_bytes_raw()).rstrip(b"=").decode(),
-                }
-                for kid, key in self._public_keys.items()
-            ]
-        }
+    def jwks(self, now: datetime | None = None) -> dict[str, Any]:
+        """The public keys, at a time without those retired until then."""
+        retired = {kid for kid, at in self._retired_at.items() if now is not None and now >= at}
+        return key_set({kid: key for kid, key in self._public_keys.items() if kid not in retired})
 
     def _again(self, credential: Credential, now: datetime) -> str:
         principal = credential.principal
@@ -235,90 +253,11 @@ class Tokens:
         if known is not None:
             self._verified.move_to_end(digest)
             return known
-        credential = self._parsed(token)
+        credential = parse_token(token, self._public_keys, self._issuer)
         self._verified[digest] = credential
         if len(self._verified) > MAX_REMEMBERED:
             self._verified.popitem(last=False)
         return credential
-
-    def _parsed(self, token: str) -> Credential:
-        if len(token) > MAX_TOKEN_LENGTH:
-            _refuse(f"{len(token)} characters, expected at most {MAX_TOKEN_LENGTH}")
-        try:
-            header = jwt.get_unverified_header(token)
-            key = self._public_keys.get(header.get("kid", ""))
-            if header.get("alg") != ALGORITHM or not header.keys() <= _HEADER or key is None:
-                _refuse("expected a token that this platform signed")
-            # Times are compared with the clock that is passed in, by the callers.
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=[ALGORITHM],
-                audience=AUDIENCE,
-                issuer=self._issuer,
-                options={
-                    "require": list(_COMMON_CLAIMS),
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                },
-            )
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
-            raise errors.Unauthenticated(
-                "the token is not valid: expected a token that this platform signed", code="token_invalid"
-            ) from error
-        return _credential_of(claims)
-
-
-def _credential_of(claims: dict[str, Any]) -> Credential:
-    role = next((role for role in Role if role.value == claims["role"]), None)
-    if role is None:
-        _refuse(f"no role {claims['role']!r:.80}")
-    is_execution = role is Role.EXECUTION
-    if is_execution and not all(claims.get(name) is not None for name in _EXECUTION_CLAIMS):
-        _refuse("a claim is missing")
-    principal = Principal(
-        subject=_text(claims, "sub"),
-        org_id=_text(claims, "org"),
-        role=role,
-        workspace_id=_text(claims, "ws") if claims.get("ws") is not None else None,
-        execution_id=_text(claims, "exe") if is_execution else None,
-        attempt=_whole(claims, "att") if is_execution else None,
-        lease_epoch=_whole(claims, "epoch") if is_execution else None,
-        ring_id=_text(claims, "ring") if is_execution and claims.get("ring") is not None else None,
-    )
-    return Credential(
-        principal,
-        not_before=_instant(claims, "nbf"),
-        issued_at=_instant(claims, "iat"),
-        expires_at=_instant(claims, "exp"),
-        ends_at=_instant(claims, "end") if is_execution else None,
-    )
-
-
-def _text(claims: dict[str, Any], name: str) -> str:
-    value = claims[name]
-    if not isinstance(value, str) or not value:
-        _refuse(f"claim {name!r} is not text")
-    return value
-
-
-def _whole(claims: dict[str, Any], name: str) -> int:
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        _refuse(f"claim {name!r} is not a whole number")
-    return value
-
-
-def _instant(claims: dict[str, Any], name: str) -> datetime:
-    try:
-        return datetime.fromtimestamp(_whole(claims, name), UTC)
-    except (OverflowError, ValueError, OSError):
-        _refuse(f"claim {name!r} is no time")
-
-
-def _refuse(reason: str) -> NoReturn:
-    raise errors.Unauthenticated(f"the token is not valid: {reason}", code="token_invalid")
 
 
 def _private_key(key: SigningKey) -> Ed25519PrivateKey:

@@ -33,7 +33,8 @@ from flow_platform.runner.publisher import Publisher
 from flow_platform.runner.redaction import Redactor
 from flow_platform.runner.relay import Relay
 from flow_platform.runner.result import Result, output_payload
-from flow_platform.runner.session import ExecutionSession, VerifyToken
+from flow_platform.runner.session import ExecutionSession
+from flow_platform.runner.tokens import ExecutionTokens
 from flow_platform.sandbox.base import PROXY_PORT, Container, ContainerSpec, Ended, ProtocolError, Sandbox, Usage
 from flow_sdk.wire import agent, subjects
 from flow_sdk.wire.execution import ErrorDocument
@@ -56,7 +57,7 @@ class Workplace:
     """What all attempts of a runner share.
 
     Attributes:
-        verify_token: Accepts renewed tokens at the gateway; see `session`.
+        tokens: Believes renewed tokens at the gateway; None: only the one that the attempt was given.
     """
 
     runner_id: str
@@ -68,7 +69,7 @@ class Workplace:
     gateway: Gateway
     clock: Clock
     egress: Egress = field(default_factory=lambda: Egress(SystemResolver()))
-    verify_token: VerifyToken | None = None
+    tokens: ExecutionTokens | None = None
     suspend_after_seconds: float | None = None
 
 
@@ -216,6 +217,10 @@ class Attempt:
         self._secrets = found
         self._publisher.redactor = Redactor(found.values())
 
+    def _is_ours(self, token: str, execution_id: str) -> bool:
+        tokens = self._place.tokens
+        return tokens is not None and tokens.is_of(token, execution_id, self.assignment.lease_epoch)
+
     async def _serve(self, container: Container) -> None:
         """Starts the code and takes what the container says, until its result or its end."""
         assignment, place = self.assignment, self._place
@@ -226,7 +231,7 @@ class Attempt:
             self._input_body,
             self._output_pushed,
             self._refused,
-            place.verify_token,
+            self._is_ours,
         )
         relay = Relay(container.listeners, place.api_address, lambda sock: place.gateway.attach(sock, session))
         logs = LogEvents(container, self._publisher, assignment.limits.log_bytes)

@@ -45,8 +45,6 @@ class RunnerConfig:
         build_hosts: Hosts besides the package index's that builds may reach.
         egress_rules: What the operator allows and denies all components.
         egress_bytes: That one execution may carry over the network, in each direction.
-        verify_token: Given a token and an execution id, whether it is genuine, in force and for that execution; lets
-            containers reconnect to the gateway with a renewed token. Without it only the assignment's own is accepted.
         drain_seconds: How long a graceful stop waits for running attempts.
         suspend_after_seconds: How long a workflow only waits before its container is given back.
         patience_seconds: How long a start waits for an earlier process of the same id to end.
@@ -70,5 +68,4 @@ class RunnerConfig:
     build_hosts: frozenset[str] = frozenset()
     egress_rules: OperatorRules = field(default_factory=OperatorRules)
     egress_bytes: int = MAX_TRANSFER_BYTES
-    verify_token: Callable[[str, str], bool] | None = None
     ready: Callable[[], None] | None = None

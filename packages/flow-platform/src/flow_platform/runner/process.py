@@ -26,6 +26,7 @@ from flow_platform.runner.builds import Builds
 from flow_platform.runner.config import RunnerConfig
 from flow_platform.runner.network import Egress
 from flow_platform.runner.runner import Runner
+from flow_platform.runner.tokens import ExecutionTokens
 from flow_platform.sandbox.base import Sandbox
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 
@@ -103,6 +104,7 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
     )
     try:
         gateway = Gateway()
+        tokens = ExecutionTokens(SystemClock())
         workplace = Workplace(
             runner_id=config.runner_id,
             channel=config.channel,
@@ -113,7 +115,7 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
             gateway=gateway,
             clock=SystemClock(),
             egress=Egress(resolver, config.egress_rules, Limits(bytes_each_way=config.egress_bytes)),
-            verify_token=config.verify_token,
+            tokens=tokens,
             suspend_after_seconds=config.suspend_after_seconds,
         )
         builds = Builds(environments, sandbox, config.parallel_builds)

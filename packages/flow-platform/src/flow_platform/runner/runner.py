@@ -262,12 +262,15 @@ class Runner:
                 leases=leases,
                 containers=len(self._attempts) + len(self._endings),
                 completed=self._completed,
+                keys=self._place.tokens.digest if self._place.tokens else "",
             )
         )
         if reply.error:
             logger.warning("a heartbeat was refused: %s", reply.error)
             await self._register()
             return
+        if reply.keys is not None and self._place.tokens is not None:
+            self._place.tokens.learn(reply.keys)
         asked = {lease.execution_id: lease for lease in leases}
         for execution_id in reply.lost:
             self._lose(asked.get(execution_id))
@@ -328,6 +331,8 @@ class Runner:
                     await asyncio.sleep(RETRY_SECONDS[2])
                     continue
                 self._times = registered
+                if self._place.tokens is not None:
+                    self._place.tokens.learn(registered.keys)
             except errors.BusUnavailable as error:
                 logger.log(logging.WARNING if failures % 10 == 9 else logging.INFO, "not registered yet: %s", error)
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])

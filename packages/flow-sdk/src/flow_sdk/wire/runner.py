@@ -60,12 +60,14 @@ class Registered(Document):
     """The answer to it.
 
     Attributes:
+        keys: The public keys of tokens, as a JWKS: for those that containers present at the gateway.
         error: `runner_id_taken`: another process is registered under that id, and answers.
     """
 
     lease_seconds: float
     heartbeat_seconds: float
     hold_seconds: float
+    keys: dict[str, Any] = Field(default_factory=dict[str, Any])
     error: str = ""
 
 
@@ -150,6 +152,7 @@ class Heartbeat(Document):
     Attributes:
         containers: Containers that exist now, waiting ones included.
         completed: Attempts ended since the start of the process: progress, not mere presence.
+        keys: Digest of the public keys that the runner knows.
     """
 
     runner_id: str
@@ -157,6 +160,7 @@ class Heartbeat(Document):
     leases: list[HeldLease] = Field(default_factory=list[HeldLease])
     containers: int = 0
     completed: int = 0
+    keys: str = ""
 
 
 class HeartbeatReply(Document):
@@ -166,12 +170,14 @@ class HeartbeatReply(Document):
         cancel: Executions whose container shall end.
         lost: Executions that are no longer this runner's: end the container, report nothing.
         recorded: Reported executions whose output is in the database: forget them.
+        keys: The public keys of tokens, when they are others than the runner knows.
         error: `unknown_runner`: register again.
     """
 
     cancel: list[str] = Field(default_factory=list[str])
     lost: list[str] = Field(default_factory=list[str])
     recorded: list[str] = Field(default_factory=list[str])
+    keys: dict[str, Any] | None = None
     error: str = ""
 
 
