@@ -17,6 +17,7 @@ from tests.support.way_out import Names, names
 POLICY = BuildPolicy(
     index_hosts=frozenset({("index.corp", 8443), ("127.0.0.1", 9000)}),
     hosts=frozenset({"files.corp"}),
+    file_hosts=frozenset({("linked.example", 443), ("localhost", 9100)}),
     rules=OperatorRules((), *parse_deny("10.66.0.0/16, bad.corp")),
 )
 
@@ -27,6 +28,9 @@ ALLOWED = [
     ("files.corp", 443, "192.168.7.7"),
     ("files.corp", 443, "fd12::1"),
     ("127.0.0.1", 9000, "127.0.0.1"),
+    ("linked.example", 443, "2600::8888"),
+    ("linked.example", 443, "10.1.2.3"),  # A mirror's.
+    ("linked.example", 443, "203.0.113.80"),
 ]
 
 DENIED = [
@@ -42,6 +46,10 @@ DENIED = [
     ("index.corp", 8443, "224.0.0.1"),
     ("index.corp", 8443, "64:ff9b::7f00:1"),
     ("index.corp", 8443, "10.66.1.1"),
+    ("linked.example", 443, "127.0.0.1"),
+    ("linked.example", 443, "169.254.169.254"),
+    ("linked.example", 443, "10.66.1.1"),
+    ("localhost", 9100, "127.0.0.1"),  # The index says so, not the operator.
 ]
 
 

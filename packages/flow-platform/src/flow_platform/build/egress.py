@@ -1,9 +1,10 @@
 """Where a build may go: to the package index that the operator configured, to the hosts of its files, nowhere else.
 
 The way out itself is the one of `flow_platform.egress`; this is its policy and its limits for builds. What a build
-downloads is held against the lock's hashes, not against the proxy. Private addresses are open for the hosts that the
-operator named, as an index of one's own usually has one. Loopback is open only where the operator wrote loopback
-himself, as opposed to a name that turns to it.
+downloads is held against the lock's hashes, not against the proxy. Private addresses are open for an index and for the
+hosts of its files, as a mirror of one's own usually has one: what an index links to is the word of whom the operator
+chose, not of a package. Loopback is open only where the operator wrote loopback himself, as opposed to a name that
+turns to it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class BuildPolicy:
     Attributes:
         index_hosts: `(host, port)` of each index.
         hosts: Those that the operator named besides, on the web's two ports.
-        file_hosts: `(host, port)` where an index says that its files are; private addresses stay closed to them.
+        file_hosts: `(host, port)` where an index says that its files are.
         rules: The operator's for all; what they deny is denied to builds, too.
     """
 
@@ -46,22 +47,22 @@ class BuildPolicy:
     rules: OperatorRules = field(default_factory=OperatorRules)
 
     def check_destination(self, host: str, port: int) -> None:
-        if not self._is_named(host, port) and (host, port) not in self.file_hosts:
+        if not self._is_named(host, port) and not self._has_files(host, port):
             raise Refusal(
                 f"{host}:{port} is neither a configured package index nor a host of its files (FLOW_BUILD_HOSTS)"
             )
         self.rules.check_host(host, port)
 
     def check_address(self, host: str, port: int, address: Address) -> None:
-        if not self._is_named(host, port):
-            self.rules.check_address(host, port, address)
-            return
         is_loopback = unwrapped(address).is_loopback
         is_private = reach_of(address) is Reach.CLOSED and not is_loopback and not is_own(address)
-        if is_private or (is_loopback and _names_loopback(host)):
+        if is_private or (is_loopback and _names_loopback(host) and self._is_named(host, port)):
             self.rules.check_denied(host, port, address)
         else:
             self.rules.check_address(host, port, address)
+
+    def _has_files(self, host: str, port: int) -> bool:
+        return (host, port) in self.file_hosts
 
     def _is_named(self, host: str, port: int) -> bool:
         """Whether it is the operator's word that a build may go there."""
