@@ -20,7 +20,7 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_children
-from flow_platform.engine.ends import Ends
+from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.heartbeats import end_attempt, lose
 from flow_platform.engine.rollout_watch import failure_keys
 from flow_platform.engine.turns import MATURE_BATCH
@@ -42,6 +42,16 @@ class _Swept:
     stopped: list[Execution] = field(default_factory=list[Execution])  # As they were: still with their holder.
     cancelled: Cancelled = field(default_factory=Cancelled)
     matured: int = 0
+    touched: set[str] = field(default_factory=set[str])
+
+    def add(self, changes: Changes) -> None:
+        self.changed += changes.executions
+        self.touched.update(execution.id for execution in changes.executions)
+
+    def add_cancelled(self, cancelled: Cancelled) -> None:
+        self.cancelled.add(cancelled)
+        for executions in (cancelled.ended, cancelled.ending, cancelled.woken):
+            self.touched.update(execution.id for execution in executions)
 
 
 class Sweeper:
@@ -90,18 +100,20 @@ class Sweeper:
         # Claims do it as well, but only when they have a free slot: many that are due at once would hide others.
         swept = _Swept(matured=tx.executions.mature(now, MATURE_BATCH))
         for execution in tx.executions.due(now, BATCH):
+            if execution.id in swept.touched:
+                continue  # Cancelled with its parent, or woken by its child; the next sweep sees it as it is then.
             if execution.deadline_at <= now and execution.status is not Status.CANCELLING:
                 self._time_out(tx, execution, swept)
             elif execution.status is Status.WAITING:
-                swept.changed += self._ends.wake(tx, execution, now).executions
+                swept.add(self._ends.wake(tx, execution, now))
             elif not leases:
                 continue
             elif execution.status is Status.CANCELLING:
                 after = domain.apply(execution, domain.CancelCompleted(now))
-                swept.changed += self._ends.change(tx, execution, after, now).executions
+                swept.add(self._ends.change(tx, execution, after, now))
                 end_attempt(tx, execution, execution.error, now)
             elif execution.status is Status.RUNNING:
-                swept.changed += lose(tx, self._ends, execution, now).executions
+                swept.add(lose(tx, self._ends, execution, now))
             if len(swept.changed) >= BATCH:
                 break  # A graph that begins starts many; the rest is for the next transaction.
         return swept
@@ -109,13 +121,13 @@ class Sweeper:
     def _time_out(self, tx: Transaction, execution: Execution, swept: _Swept) -> None:
         now = self._clock.now()
         after = domain.apply(execution, domain.DeadlineReached(now, outcome.timeout_error(execution)))
-        swept.changed += self._ends.change(tx, execution, after, now).executions
+        swept.add(self._ends.change(tx, execution, after, now))
         if execution.lease_holder:
             end_attempt(tx, execution, after.error, now)
             swept.stopped.append(execution)
         if execution.live_children:
             reason = f"the deadline of its parent {after.id}"
-            swept.cancelled.add(cancel_children(tx, self._ends, after, reason, now))
+            swept.add_cancelled(cancel_children(tx, self._ends, after, reason, now))
 
     async def _keep_house(self) -> None:
         before = self._clock.now() - IDEMPOTENCY_RETENTION
