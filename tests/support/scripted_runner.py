@@ -65,10 +65,16 @@ class ScriptedRunner:
         return HeartbeatReply.model_validate_json(await self._ask(subjects.RUNNER_HEARTBEAT, request))
 
     async def report(
-        self, assignment: Assignment, output: Any = None, error: dict[str, Any] | None = None, **changes: Any
+        self,
+        assignment: Assignment,
+        output: Any = None,
+        error: dict[str, Any] | None = None,
+        *,
+        measured: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> None:
         """Publishes the end of the attempt."""
-        metrics = AttemptMetrics(cpu_ms=1.5, events=self._events[assignment.execution_id])
+        metrics = AttemptMetrics(**(measured or {"cpu_ms": 1.5}), events=self._events[assignment.execution_id])
         body = {"execution_id": assignment.execution_id, "output": output, "error": error, **changes}
         await self.bus.publish(
             f"{subjects.EXEC_OUTPUT}.{assignment.execution_id}",
