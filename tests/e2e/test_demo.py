@@ -21,3 +21,15 @@ def test_the_demo_ranks_modules_of_the_standard_library() -> None:
     assert ranking == sorted(ranking, key=lambda row: -row["complexity"])
     assert report["containers"] == 10
     assert set(report["stages"]) >= {"queue_ms", "start_ms", "run_ms"}
+
+
+def test_the_demo_survives_the_death_of_its_runner_and_proves_it() -> None:
+    done = flow_process("demo", "--modules", "12", "--crash", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert len(report["output"]["ranking"]) == 12
+    proof = report["crash"]
+    assert proof["children"] == proof["expected"] == proof["completed"] == 13
+    assert (proof["ended_before_and_begun_again"], proof["workflow_attempts"]) == (0, 2)
+    assert proof["ended_before"] >= 7
+    assert f"kill -9 {proof['killed']}" in done.stderr

@@ -18,6 +18,7 @@ from flow_platform.domain.errors import FlowError
 from flow_sdk.wire.status import Status
 
 if TYPE_CHECKING:
+    from flow_platform.cli.demo_crash import Crash
     from flow_platform.cli.publish import Outcome
     from flow_platform.cli.remote import Remote
     from flow_sdk.wire.execution import StatusDocument
@@ -28,12 +29,16 @@ MAX_MODULE_BYTES: Final = 120_000
 MIN_MODULE_BYTES: Final = 15_000
 ROWS: Final = 15
 PROGRESS_SECONDS: Final = 0.5
+CRASH_SECONDS: Final = 0.05  # The same until the runner is killed: half-way is short.
 RUN_SECONDS: Final = 300.0
 
 
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running, and say where.")] = False,
     modules: Annotated[int, typer.Option(min=1, max=200, help="Modules of the standard library to measure.")] = MODULES,
+    crash: Annotated[
+        bool, typer.Option("--crash", help="Kill the runner half-way, and show what is on record.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The ranking and the times as JSON.")] = False,
 ) -> None:
     """Starts a platform in a temporary folder, runs the example workflow over real input, and prints the result.
@@ -41,6 +46,7 @@ def demo(
     The example measures modules of this Python's standard library, each in a container of its own.
     """
     from flow_platform.cli.connection import Connection
+    from flow_platform.cli.demo_crash import Crash, show_proof
     from flow_platform.cli.embedded import running_platform
     from flow_platform.cli.remote import Remote
 
@@ -54,11 +60,14 @@ def demo(
         output.say(f"ready at {document['console_url']} after {started:.2f} s")
         connection = Connection(document["base_url"], document["token"], document["org_id"], document["workspace_id"])
         with Remote(connection) as remote:
-            report = {"start_s": started, **_census(remote, sources)}
+            killer = Crash(document["pid"], len(sources) + 1) if crash else None
+            report = {"start_s": started, **_census(remote, sources, killer)}
         if as_json:
             output.emit_json(report)
         else:
             _show(report, sources)
+            if crash:
+                show_proof(report["crash"])
         if keep:
             output.say(f"\nstill running at {document['console_url']}, process {document['pid']}")
             output.say(f"  use it    flow ps --data {folder / 'data'}")
@@ -115,7 +124,7 @@ def _folder(*, keep: bool) -> Generator[str]:
         yield folder
 
 
-def _census(remote: Remote, sources: dict[str, str]) -> dict[str, Any]:
+def _census(remote: Remote, sources: dict[str, str], crash: Crash | None) -> dict[str, Any]:
     from flow_platform.cli.declarations import find_components
     from flow_platform.cli.publish import publish_components
     from flow_platform.cli.run import submit
@@ -131,27 +140,32 @@ def _census(remote: Remote, sources: dict[str, str]) -> dict[str, Any]:
     began = time.monotonic()
     value = {"modules": sources}
     execution_id = submit(remote, "workflows", "census", value, remote.ring_id("dev"), RUN_SECONDS)
-    document = _watch(remote, execution_id, len(sources) + 1)
+    document = _watch(remote, execution_id, len(sources) + 1, crash)
     elapsed = time.monotonic() - began
     if document.status is not Status.COMPLETED:
         raise FlowError(f"the workflow ended as {document.status}: {document.error and document.error.message}")
     children = list(remote.executions(parent_id=execution_id))
+    proof = {"crash": crash.proof(document, children)} if crash else {}
     return {
+        **proof,
         "publish_s": published,
         "workflow_s": elapsed,
-        "containers": len(children) + 1,
+        "containers": sum(one.attempt for one in (document, *children)),
         "stages": _stages([document, *children]),
         "output": document.output,
     }
 
 
-def _watch(remote: Remote, execution_id: str, expected: int) -> StatusDocument:
+def _watch(remote: Remote, execution_id: str, expected: int, crash: Crash | None) -> StatusDocument:
     """Waits for the end and shows how many children have ended: in place on a terminal, as plain lines elsewhere."""
     on_terminal = sys.stderr.isatty()
     said = -1
     while True:
-        document = remote.status(execution_id, PROGRESS_SECONDS)
-        ended = sum(1 for child in remote.executions(parent_id=execution_id) if child.status.is_terminal)
+        document = remote.status(execution_id, CRASH_SECONDS if crash and crash.ended is None else PROGRESS_SECONDS)
+        children = list(remote.executions(parent_id=execution_id))
+        ended = sum(child.status.is_terminal for child in children)
+        if crash and not document.status.is_terminal:
+            crash.look(children)
         if on_terminal:
             bar = "█" * (30 * ended // expected)
             sys.stderr.write(f"\r  {bar:<30} {ended} of {expected} containers done ")
