@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from flow_platform.domain.errors import InvalidInput
 from flow_platform.domain.principal import Role
+from flow_platform.engine.service_tools import resolve
 from flow_sdk import PlatformClient, PlatformNotFoundError
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.runner import Assignment
@@ -335,3 +337,50 @@ async def test_an_expired_token_calls_nothing(tenant: Tenant) -> None:
     async with tenant.platform.client(token) as client:
         refused(await client.get(f"{calls.base}/skills.json"), 401, "service_token_invalid")
     assert json.dumps(calls.service["skills"])
+
+
+async def test_an_agent_takes_a_whole_service_as_tools(tenant: Tenant) -> None:
+    await tenant.publish("transforms", "any")
+    plain = endpoint("any", path="/any", component={"kind": "transform", "slug": "any"}, request_schema={})
+    calls = await calls_of(
+        tenant, endpoint(timeout_seconds=7), plain, endpoint("b", path="/b", expose_as_agent_tool=False)
+    )
+    slug, service_id = calls.service["slug"], calls.service["service_id"]
+    org_id, workspace_id = tenant.workspace.org_id, tenant.workspace.workspace_id
+    engine = tenant.platform.engine
+
+    tools = await engine.services.tools(org_id, workspace_id, slug)
+    found, named = await engine.store.read(
+        lambda tx: (resolve(tx, org_id, workspace_id, slug), resolve(tx, org_id, workspace_id, f"{slug}@1/b"))
+    )
+
+    assert [tool.name for tool in tools] == ["any", "note-order"]
+    assert tools[1].input_schema == ORDER
+    assert [(tool.ref, tool.wrapped) for tool in found] == [
+        (f"{service_id}/v1/any", True),
+        (f"{service_id}/v1/note-order", False),
+    ]
+    assert found[1].timeout_seconds == 7
+    assert [tool.ref for tool in named] == [f"{service_id}/v1/b"]
+    for reference in ("unknown", f"{slug}@2", f"{slug}/unknown", "a b", f"{slug}/b/c"):
+        with pytest.raises(InvalidInput, match=r"service|version|reference"):
+            await engine.store.read(lambda tx, reference=reference: resolve(tx, org_id, workspace_id, reference))
+
+
+async def test_a_tool_is_called_by_its_name_from_within_a_container(tenant: Tenant) -> None:
+    calls = await calls_of(tenant)
+    parent = await tenant.running()
+    path = f"{calls.base}/v1/tools/note-order"
+
+    async with tenant.platform.client(parent.token) as inside:
+        handle = (await inside.post(path, json={"arguments": {"order_id": 7, "note": "fine"}})).json()
+        missing = await inside.post(path, json={"arguments": {"order_id": 7}})
+        unknown = await inside.post(f"{calls.base}/v1/tools/other", json={})
+        wrong = await inside.post(path, json={"args": {}})
+    assignment = await tenant.platform.claim(handle["execution_id"])
+
+    assert given(assignment) == {"order_id": 7, "note": "fine"}
+    assert handle["status_url"].endswith(handle["execution_id"])
+    assert refused(missing, 422, "invalid_input")["details"][0]["field"] == "note"
+    refused(unknown, 404, "not_found")
+    refused(wrong, 422, "invalid_input")

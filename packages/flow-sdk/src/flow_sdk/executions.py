@@ -40,7 +40,9 @@ class Executions:
         self, collection: str, component_id: str | UUID, body: Mapping[str, Any], deadline: Deadline | None = None
     ) -> dict[str, Any]:
         component = segment("component id", component_id)
-        path = f"{self._workspace_path()}/{collection}/{component}/executions"
+        return await self._submit(f"{self._workspace_path()}/{collection}/{component}/executions", body, deadline)
+
+    async def _submit(self, path: str, body: Mapping[str, Any], deadline: Deadline | None) -> dict[str, Any]:
         with activity.CURRENT.ask():
             answer = await self._http.request(
                 "POST", path, expect=_ACCEPTED, body=body, retry=SUBMIT, deadline=deadline
@@ -57,7 +59,28 @@ class Executions:
         self, collection: str, component_id: str | UUID, body: Mapping[str, Any], timeout_seconds: float
     ) -> dict[str, Any]:
         deadline = Deadline.after(timeout_seconds)
-        handle = await self.submit(collection, component_id, body, deadline)
+        return await self._end_of(
+            await self.submit(collection, component_id, body, deadline), deadline, timeout_seconds
+        )
+
+    async def execute_service_tool(
+        self, org_id: str, ref: str, arguments: Mapping[str, Any], timeout_seconds: float
+    ) -> dict[str, Any]:
+        """Calls an endpoint of a service by name.
+
+        Args:
+            org_id: Whose service it is.
+            ref: `service/vN/endpoint`.
+            arguments: Its whole input.
+            timeout_seconds: How long this call waits at most.
+        """
+        service, version, endpoint = (segment("reference", part) for part in ref.split("/"))
+        path = f"/api/v1/orgs/{segment('org_id', org_id)}/services/{service}/{version}/tools/{endpoint}"
+        deadline = Deadline.after(timeout_seconds)
+        handle = await self._submit(path, {"arguments": arguments}, deadline)
+        return await self._end_of(handle, deadline, timeout_seconds)
+
+    async def _end_of(self, handle: dict[str, Any], deadline: Deadline, timeout_seconds: float) -> dict[str, Any]:
         execution_id = handle.get("execution_id")
         if not isinstance(execution_id, str):
             raise PlatformClientError(f"The platform accepted an execution, but named none: {handle!r:.200}")

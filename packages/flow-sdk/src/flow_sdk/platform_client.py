@@ -112,6 +112,10 @@ class PlatformClient:
         self._exec_io = ExecIo(os.environ.get("NATS_URL") or None, self._http, self.execution_id)
         self._executions = Executions(self._http, self._workspace_path)
 
+    @property
+    def executions(self) -> Executions:
+        return self._executions
+
     @functools.cached_property
     def checkpoints(self) -> Checkpoints:
         """Of the execution that this code runs in; used through `flow_sdk.step`, `sleep` and `wait_for_event`."""

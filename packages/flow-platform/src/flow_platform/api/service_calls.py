@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
@@ -15,6 +16,7 @@ from flow_platform.api.answers import MAX_QUERY_VALUE, json_answer, whole
 from flow_platform.api.body import THREAD_FROM_BYTES, parse_json, read_body
 from flow_platform.api.context import context_of, reference
 from flow_platform.api.errors import method_not_allowed
+from flow_platform.api.executions import handle_of
 from flow_platform.api.routing import Endpoint as Answerer
 from flow_platform.api.routing import Parameter, Route
 from flow_platform.api.service_callers import caller_of
@@ -22,12 +24,12 @@ from flow_platform.api.submission import MAX_INPUT_BYTES, lifecycle_event_of, tr
 from flow_platform.domain import errors
 from flow_platform.domain.service import METHODS, WITHOUT_BODY, Endpoint
 from flow_platform.engine.service_calls import Call, Caller, Opened, check_may_call, endpoints_at
-from flow_platform.engine.service_input import ABSENT, input_of
+from flow_platform.engine.service_input import ABSENT, input_of, tool_input
 from flow_platform.engine.service_openapi import openapi_of
 from flow_platform.engine.skill_files import skill_files, zipped
 from flow_platform.engine.skills import base_path
-from flow_platform.engine.validation import invalid, shown
-from flow_sdk.wire.execution import StatusDocument
+from flow_platform.engine.validation import invalid, parse_model, shown
+from flow_sdk.wire.execution import Handle, ReplayedHandle, StatusDocument
 from flow_sdk.wire.service import JobDocument
 from flow_sdk.wire.status import Status
 
@@ -44,6 +46,14 @@ _TAG: Final = "Service calls"
 _IF_NONE_MATCH: Final = Parameter("If-None-Match", "304 when it is still that one.", {"type": "string"}, "header")
 _KEY: Final = Parameter("X-Idempotency-Key", "The same key answers the first call.", {"type": "string"}, "header")
 _TARGET: Final = Parameter(TARGET_METHOD, "Method of the endpoint (POST).", {"type": "string"}, "header")
+
+
+class ToolCallBody(BaseModel):
+    """The whole input of an endpoint, parameters of its path included, as an agent gives it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    arguments: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
 class ServiceCallRoutes:
@@ -75,6 +85,19 @@ class ServiceCallRoutes:
                     tag=_TAG,
                     answers={202: JobDocument},
                     parameters=[_TARGET, _KEY],
+                )
+                for at, which in _VERSIONS
+            ),
+            *(
+                Route(
+                    "POST",
+                    f"{at}/tools/{{name}}",
+                    self.start_tool,
+                    f"Calls an endpoint of {which} by its name, without waiting for it.",
+                    tag=_TAG,
+                    answers={202: Handle},
+                    body=ToolCallBody,
+                    parameters=[_KEY],
                 )
                 for at, which in _VERSIONS
             ),
@@ -153,6 +176,28 @@ class ServiceCallRoutes:
                 f"endpoint {made.endpoint.name!r} is not called asynchronously: expected one that is async_eligible",
                 code="not_async",
             )
+        return await self._started(made)
+
+    async def start_tool(self, request: Request) -> Response:
+        org_id, service_id = _service(request)
+        caller = await caller_of(self._engine, request)
+        opened = await self._engine.service_calls.open(caller, org_id, service_id, _number(request))
+        name = reference(request, "name", "endpoint")
+        endpoint = next((each for each in opened.version.endpoints if each.name == name), None)
+        if endpoint is None:
+            raise errors.NotFound(f"service {opened.service.slug!r} has no endpoint {name!r}")
+        check_may_call(caller, opened.service, endpoint)
+        body = await _body(request, endpoint, caller)
+        given = parse_model(ToolCallBody, {} if body is ABSENT else body)
+        made = self._made(request, opened, endpoint, caller, tool_input(endpoint, given.arguments))
+        execution = await self._engine.service_calls.start(made, "tool")
+        handle = handle_of(execution)
+        if execution.status.is_terminal:  # A call that is replayed; its caller would read this next.
+            document = await self._engine.executions.ended(execution)
+            handle = ReplayedHandle(**handle.model_dump(), execution=document)
+        return json_answer(handle, 202)
+
+    async def _started(self, made: Call) -> Response:
         execution = await self._engine.service_calls.start(made, "async")
         poll_url = _poll_url(made.opened, execution.id)
         document = JobDocument(
@@ -199,11 +244,14 @@ class ServiceCallRoutes:
         endpoint, parameters = possible[method]
         check_may_call(caller, opened.service, endpoint)
         query, body = _query(request), await _body(request, endpoint, caller)
+        return self._made(request, opened, endpoint, caller, input_of(endpoint, parameters, query, body))
+
+    def _made(self, request: Request, opened: Opened, endpoint: Endpoint, caller: Caller, input_data: Any) -> Call:
         return Call(
             opened,
             endpoint,
             caller,
-            input_of(endpoint, parameters, query, body),
+            input_data,
             lifecycle_event=lifecycle_event_of(request, endpoint.kind),
             parent_billing_transaction_id=transaction_of(request) if caller.principal else None,
             idempotency_key=next((request.headers[name] for name in KEY_HEADERS if name in request.headers), None),

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 MAX_PATH: Final = 512  # Characters.
 MAX_SEGMENTS: Final = 20
-RESERVED: Final = frozenset({"async", "jobs", "skills", "skills.json", "skills.zip", "openapi.json"})
+RESERVED: Final = frozenset({"async", "jobs", "tools", "skills", "skills.json", "skills.zip", "openapi.json"})
 """First segments that the platform answers itself; so is every `v` with a number."""
 
 _PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,62})\}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from flow_platform.domain.service import (
 from flow_platform.domain.service_path import check_path
 from flow_platform.engine.json_schema import check_schema
 from flow_platform.engine.releases import check_workspace, find_ring, require_not_execution
+from flow_platform.engine.service_tools import ServiceTool, service_tools
 from flow_platform.engine.skills import bundle_of
 from flow_platform.engine.validation import invalid
 from flow_platform.store.base import Store, Transaction
@@ -260,6 +261,16 @@ class Services:
         if is_new:
             logger.info("published a service", extra={"service_id": published.service_id, "version": published.number})
         return published, is_new
+
+    async def tools(
+        self, org_id: str, workspace_id: str, service_id: str, version: int | None = None
+    ) -> Sequence[ServiceTool]:
+        """The tools that agents get of a published service: name, description, input schema, endpoint.
+
+        Raises:
+            NotFound: The workspace has no such service, or it has no such published version.
+        """
+        return await self._store.read(lambda tx: service_tools(tx, org_id, workspace_id, service_id, version))
 
     async def _save(
         self, org_id: str, workspace_id: str, id_or_slug: str, make: Callable[[tuple[Endpoint, ...]], Endpoint]

@@ -65,11 +65,19 @@ async def call_component(tool: AgentTool, arguments: dict[str, Any]) -> ToolEnd:
     return _end_of(document)
 
 
+async def call_service(tool: AgentTool, arguments: dict[str, Any]) -> ToolEnd:
+    """An endpoint of a service, in the version that the agent froze."""
+    client = await calling.shared_client()
+    organization, seconds = client.org_id or "", tool.timeout_seconds
+    return _end_of(await client.executions.execute_service_tool(organization, tool.ref, arguments, seconds))
+
+
 CALLERS: Final[dict[ToolTarget, Caller]] = {
     ToolTarget.CODE_BLOCK: call_component,
     ToolTarget.TRANSFORM: call_component,
     ToolTarget.AGENT: call_component,
     ToolTarget.WORKFLOW: call_component,
+    ToolTarget.SERVICE: call_service,
 }
 """By what the tool is. Other kinds of tools add themselves."""
 
