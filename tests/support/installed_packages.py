@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from tests.support.package_index import PackageIndex
 
+LEFT_OUT = (".pyc", "/RECORD", "/INSTALLER", "/REQUESTED", "/direct_url.json")
 EXTRA_OF_NOTHING = {"extra": ""}
 
 
@@ -73,7 +74,9 @@ def packed(name: str) -> tuple[str, bytes]:
     for entry in distribution.files or ():
         path = str(entry)
         file = Path(str(distribution.locate_file(entry)))
-        if path.startswith((".", "/")) or path.endswith((".pyc", "/RECORD", "/INSTALLER", "/REQUESTED", "/direct_url.json")):
+        if path.startswith((".", "/")) or path.endswith(
+            (".pyc", "/RECORD", "/INSTALLER", "/REQUESTED", "/direct_url.json")
+        ):
             record = path if path.endswith("/RECORD") else record
             continue
         if file.is_file():

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,10 @@ from flow_sdk.wire.runner import EnvironmentRef
 
 logger = logging.getLogger(__name__)
 
+RESOLVED_SECONDS: Final = 600.0
+"""For so long equal requirements have the same lock: who publishes ten components waits for the index once."""
+
+MAX_RESOLVED: Final = 256
 LOCK_POLL_SECONDS: Final = 0.1  # While another process builds the same environment.
 MAX_LOCK_BYTES: Final = 512 << 10  # It travels in every assignment.
 _HEADER: Final = re.compile(r"# flow environment: (?P<target>python=\S+ platform=\S+) way=(?P<way>wheels|sources)\n")
@@ -64,6 +69,7 @@ class Environments:
         self._uv: Uv | None = None
         self._folder = folder.Folder(cache_dir / "environments")
         self._building: dict[str, asyncio.Task[Path]] = {}
+        self._resolved: dict[tuple[str, ...], tuple[float, EnvironmentRef]] = {}
 
     def find(self, environment: EnvironmentRef) -> Path | None:
         """The packages when they are installed already; quick. None also for the base."""
@@ -99,8 +105,18 @@ class Environments:
         checked = requirements.check(dependencies, base.own_versions())
         if not checked.lines:
             return EnvironmentRef()
+        at, known = self._resolved.get(checked.lines, (0.0, None))
+        if known is not None and time.monotonic() - at < RESOLVED_SECONDS:
+            return known
+        resolved = await self._resolve(checked.lines)
+        if len(self._resolved) >= MAX_RESOLVED:
+            self._resolved.pop(next(iter(self._resolved)))
+        self._resolved[checked.lines] = time.monotonic(), resolved
+        return resolved
+
+    async def _resolve(self, lines: tuple[str, ...]) -> EnvironmentRef:
         with self._work_folder() as work:
-            way, text = await self._locked(work, checked.lines)
+            way, text = await self._locked(work, lines)
         if not text.strip():
             return EnvironmentRef()  # Everything asked for is in the base.
         lock = f"# flow environment: {base.target()} way={way.value}\n{text}"
