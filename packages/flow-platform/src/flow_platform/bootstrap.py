@@ -233,7 +233,7 @@ async def _tell_when_ready(server: Any, engine: Engine, data_dir: Path, report: 
     gc.freeze()  # What is loaded now stays for ever; the collector need not look at it again and again.
     gc.enable()
     while True:
-        await asyncio.sleep(ADMIN_TOKEN_CHECK_SECONDS)
+        await engine.credentials.wait_changed(ADMIN_TOKEN_CHECK_SECONDS)
         keep_admin_token(engine, data_dir)
 
 

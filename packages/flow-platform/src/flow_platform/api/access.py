@@ -26,12 +26,14 @@ class Access:
 
     Attributes:
         action: That the role must include; None: the route is public, or checks its credential itself.
+        signed_in: Whether it is for people and programs of every role, also one that includes nothing.
         executions: Whether tokens of executions may be used.
         api_keys: Whether API keys may be used: not for what would outlive a key that is revoked.
         whole_organization: Whether the credential must not be for one workspace only.
     """
 
     action: Action | None
+    signed_in: bool = False
     executions: bool = False
     api_keys: bool = True
     whole_organization: bool = False
@@ -39,6 +41,7 @@ class Access:
 
 CLOSED: Final = Access(Action.ADMINISTER, api_keys=False)
 _PUBLIC: Final = Access(None, executions=True)
+_SIGNED_IN: Final = Access(None, signed_in=True)
 _READ, _OWN_READ = Access(Action.READ), Access(Action.READ, executions=True)
 _SUBMIT, _OWN_SUBMIT = Access(Action.SUBMIT), Access(Action.SUBMIT, executions=True)
 _PUBLISH, _DEPLOY, _ADMINISTER = Access(Action.PUBLISH), Access(Action.DEPLOY), Access(Action.ADMINISTER)
@@ -86,6 +89,9 @@ _IN_WORKSPACE: Final[dict[str, Access]] = {
     "GET /api-keys": _ADMINISTER,
     "POST /api-keys": Access(Action.ADMINISTER, api_keys=False),
     "DELETE /api-keys/{key_id}": _ADMINISTER,
+    "GET /roles": _READ,
+    "PUT /roles/{name}": _ADMINISTER,
+    "DELETE /roles/{name}": _ADMINISTER,
     "GET /policies": _READ,
     "PUT /policies": _ADMINISTER,
     "DELETE /policies": _ADMINISTER,
@@ -115,8 +121,11 @@ _ELSEWHERE: Final[dict[str, Access]] = {
     "POST /api/v1/gateway/embeddings": _CALL_MODEL,
     "GET /api/v1/gateway/models": _CALL_MODEL,
     "POST /api/v1/auth/refresh": _PUBLIC,
-    "POST /api/v1/auth/token": _READ,  # Administrators make any; an API key, whatever its role, one like itself.
-    "GET /api/v1/auth/whoami": _READ,
+    "GET /api/v1/auth/keys": Access(Action.ADMINISTER, whole_organization=True),
+    "POST /api/v1/auth/keys": Access(Action.ADMINISTER, api_keys=False, whole_organization=True),
+    "POST /api/v1/auth/revoke": Access(None, signed_in=True, api_keys=False),
+    "POST /api/v1/auth/token": _SIGNED_IN,  # Administrators make any; an API key, whatever its role, one like itself.
+    "GET /api/v1/auth/whoami": _SIGNED_IN,
     **{f"GET {path}": _PUBLIC for path in ("/.well-known/jwks.json", "/healthz", "/readyz", "/metrics")},
     **{f"{method} {path}": _PUBLIC for method in ("GET", "HEAD") for path in ("/", "/api/v1/openapi.json")},
 }
@@ -153,12 +162,13 @@ def check_access(access: Access, path: Mapping[str, str], credential: Credential
         Forbidden: The credential may not do that, whatever is asked for.
         Unauthenticated: There is no credential: a route was declared public by mistake.
     """
-    if access.action is None:
+    if access.action is None and not access.signed_in:
         return
     if credential is None:
         raise errors.Unauthenticated("no credential: expected 'Authorization: Bearer TOKEN'")
     principal = credential.principal
-    principal.require(access.action, path.get("org_id", principal.org_id), path.get("workspace_id"))
+    if access.action is not None:
+        principal.require(access.action, path.get("org_id", principal.org_id), path.get("workspace_id"))
     if principal.role is Role.EXECUTION and not access.executions:
         raise errors.Forbidden("an execution's token is not for this: expected a token of a user")
     if credential.api_key_id is not None and not access.api_keys:

@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from flow_platform.api.answers import json_answer, page_answer
 from flow_platform.api.auth import require_no_api_key
-from flow_platform.api.auth_routes import printable, role_of_a_user
+from flow_platform.api.auth_routes import printable
 from flow_platform.api.body import read_model
 from flow_platform.api.context import context_of, principal_of, reference, workspace_of
 from flow_platform.api.routing import WORKSPACE, Route
 from flow_platform.domain.api_key import DEFAULT_LIFE, MAX_LIFE, ApiKey
-from flow_platform.domain.principal import Action, Role
+from flow_platform.domain.principal import Action
 from flow_platform.engine.releases import require_not_execution
 from flow_platform.store.base import Page
 from flow_sdk.wire.management import PageDocument
@@ -34,7 +34,7 @@ class ApiKeyBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
-    role: Annotated[str, AfterValidator(role_of_a_user)]
+    role: str = Field(min_length=1, max_length=63, description="A built-in role, or a custom one of the workspace.")
     ttl_seconds: int = Field(int(DEFAULT_LIFE.total_seconds()), ge=60, le=int(MAX_LIFE.total_seconds()))
 
 
@@ -67,8 +67,9 @@ class ApiKeyRoutes:
         require_no_api_key(context_of(request.scope), "makes no others")
         body = await read_model(request, ApiKeyBody)
         life = timedelta(seconds=body.ttl_seconds)
+        role, custom_role = await self._engine.credentials.parse_role(org_id, workspace_id, body.role)
         record, key = await self._engine.api_keys.create(
-            principal, org_id, workspace_id, body.name, Role(body.role), life
+            principal, org_id, workspace_id, body.name, role, life, custom_role
         )
         return json_answer(api_key_document(record, key), 201, {"Cache-Control": "no-store"})
 
@@ -86,7 +87,7 @@ def api_key_document(record: ApiKey, key: str | None = None) -> ApiKeyDocument:
     return ApiKeyDocument(
         id=record.id,
         name=record.name,
-        role=record.role.value,
+        role=record.role_name,
         prefix=record.shown,
         created_at=record.created_at,
         created_by=record.created_by,

@@ -11,6 +11,7 @@ from flow_platform.api.auth_routes import TokenRoutes
 from flow_platform.api.billing import BillingRoutes
 from flow_platform.api.checkpoints import CheckpointRoutes
 from flow_platform.api.components import ComponentRoutes
+from flow_platform.api.credential_routes import CredentialRoutes
 from flow_platform.api.events import EventRoutes
 from flow_platform.api.executions import ExecutionRoutes
 from flow_platform.api.front_page import FrontPage
@@ -83,6 +84,7 @@ def create_app(
         *ApiKeyRoutes(engine).routes(),
         *PolicyRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),
+        *CredentialRoutes(engine).routes(),
         *ServiceRoutes(engine).routes(),
         *ServiceCallRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),

@@ -56,7 +56,7 @@ async def authenticate(engine: Engine, authorization: str | None, api_key: str |
     if token.startswith(PREFIX):  # Of a client that has one place for whatever credential.
         return await engine.api_keys.authenticate(token), None
     now = engine.clock.now()
-    credential = engine.tokens.inspect(token, now)
+    credential = await engine.credentials.inspect(token)
     # People's tokens end when they say: nothing here could take back one that renews itself.
     if credential.principal.role is not Role.EXECUTION or now < credential.half_life:
         return credential, None

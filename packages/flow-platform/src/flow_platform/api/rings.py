@@ -18,7 +18,7 @@ from flow_platform.api.ring_documents import deployment_document, ring_document
 from flow_platform.api.rollouts import Share
 from flow_platform.api.routing import PAGING, WORKSPACE, Parameter, Route
 from flow_platform.api.variables import VariableMap
-from flow_platform.domain.principal import ALLOWED, Action
+from flow_platform.domain.principal import Action
 from flow_platform.domain.release import DeploymentState, RollbackRule
 from flow_platform.domain.rollout_health import MAX_WATCH, MAX_WINDOW, check_rule
 from flow_platform.engine.releases import NewRing, require_not_execution
@@ -170,7 +170,7 @@ class RingRoutes:
         principal = principal_of(request)
         rings = await self._engine.releases.rings(principal, *workspace_of(request))
         # Variables of a ring may be confidential: who may not deploy there does not read them.
-        with_env = Action.DEPLOY in ALLOWED[principal.role]
+        with_env = principal.may(Action.DEPLOY)
         return page_answer(Page([], None), [ring_document(ring, with_env=with_env) for ring in rings])
 
     async def create_ring(self, request: Request) -> Response:

@@ -27,6 +27,7 @@ class ApiKey:
         digest: SHA-256 of the key, hexadecimal. Enough, without salt and without a slow hash: these are against
             guessing what people choose, and a key is 256 random bits.
         last_used_at: Give or take a minute.
+        custom_role: When `role` is custom: its name.
     """
 
     id: str
@@ -40,6 +41,11 @@ class ApiKey:
     created_by: str
     expires_at: datetime
     last_used_at: datetime | None = None
+    custom_role: str | None = None
+
+    @property
+    def role_name(self) -> str:
+        return self.custom_role or self.role.value
 
 
 def digest_of(key: str) -> str:

@@ -158,6 +158,8 @@ def _credential_of(claims: dict[str, Any], key_id: str) -> Credential:
     is_execution = role is Role.EXECUTION
     if is_execution and not all(claims.get(name) is not None for name in _EXECUTION_CLAIMS):
         refuse("a claim is missing")
+    if role is Role.CUSTOM and (claims.get("named") is None or claims.get("ws") is None):
+        refuse("a claim is missing")
     principal = Principal(
         subject=_text(claims, "sub"),
         org_id=_text(claims, "org"),
@@ -167,6 +169,7 @@ def _credential_of(claims: dict[str, Any], key_id: str) -> Credential:
         attempt=_whole(claims, "att") if is_execution else None,
         lease_epoch=_whole(claims, "epoch") if is_execution else None,
         ring_id=_text(claims, "ring") if is_execution and claims.get("ring") is not None else None,
+        custom_role=_text(claims, "named") if role is Role.CUSTOM else None,
     )
     return Credential(
         principal,

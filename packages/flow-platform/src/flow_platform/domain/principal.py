@@ -15,6 +15,7 @@ class Role(enum.StrEnum):
     RUNNER = "runner"  # Submits and reads executions; nothing to do with runner processes.
     VIEWER = "viewer"
     EXECUTION = "execution"  # A container: one execution only.
+    CUSTOM = "custom"  # Of a workspace's own making; what it may is looked up for each request.
 
 
 class Action(enum.StrEnum):
@@ -36,6 +37,7 @@ ALLOWED: Final[dict[Role, frozenset[Action]]] = {
     Role.VIEWER: frozenset({Action.READ}),
     # In its own ring, and of its own descendants only; the engine checks that per execution.
     Role.EXECUTION: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL, Action.CALL_MODEL}),
+    Role.CUSTOM: frozenset(),
 }
 
 
@@ -46,6 +48,8 @@ class Principal:
     Attributes:
         workspace_id: None: all workspaces of the organization.
         execution_id, attempt, lease_epoch, ring_id: Set for execution tokens only.
+        custom_role: Name of the custom role.
+        actions: What that role may now.
     """
 
     subject: str
@@ -56,6 +60,17 @@ class Principal:
     attempt: int | None = None
     lease_epoch: int | None = None
     ring_id: str | None = None
+    custom_role: str | None = None
+    actions: frozenset[Action] = frozenset()
+
+    @property
+    def role_name(self) -> str:
+        """As people call it."""
+        return self.custom_role or self.role.value
+
+    def may(self, action: Action) -> bool:
+        """Whether the role includes it; of whom is another question."""
+        return action in ALLOWED[self.role] or action in self.actions
 
     def require(self, action: Action, org_id: str, workspace_id: str | None = None) -> None:
         """Checks tenant first, then role.
@@ -67,5 +82,5 @@ class Principal:
         other_workspace = workspace_id is not None and self.workspace_id not in (None, workspace_id)
         if org_id != self.org_id or other_workspace:
             raise errors.NotFound("not found")
-        if action not in ALLOWED[self.role]:
-            raise errors.Forbidden(f"role {self.role.value!r} may not {action.value!r}")
+        if not self.may(action):
+            raise errors.Forbidden(f"role {self.role_name!r} may not {action.value!r}")

@@ -36,7 +36,14 @@ class ApiKeys:
         self._noting: set[asyncio.Task[None]] = set()
 
     async def create(
-        self, principal: Principal, org_id: str, workspace_id: str, name: str, role: Role, life: timedelta
+        self,
+        principal: Principal,
+        org_id: str,
+        workspace_id: str,
+        name: str,
+        role: Role,
+        life: timedelta,
+        custom_role: str | None = None,
     ) -> tuple[ApiKey, str]:
         """Makes a key for a workspace; the key itself is told this once.
 
@@ -57,6 +64,7 @@ class ApiKeys:
             created_at=now,
             created_by=principal.subject,
             expires_at=now + life,
+            custom_role=custom_role,
         )
 
         def operation(tx: Transaction) -> None:
@@ -98,12 +106,19 @@ class ApiKeys:
         Raises:
             Unauthenticated: `api_key_invalid`: unknown, revoked or expired; which of them is not told.
         """
-        found = await self._store.read(lambda tx: tx.api_keys.find_by_digest(digest_of(key))) if is_key(key) else None
+        found, actions = await self._store.read(lambda tx: _find(tx, key)) if is_key(key) else (None, frozenset[Action]())
         now = self._clock.now()
         if found is None or now >= found.expires_at:
             raise errors.Unauthenticated("the API key is not valid", code="api_key_invalid")
         self._note_use(found, now)
-        principal = Principal(f"API key {found.name}", found.org_id, found.role, found.workspace_id)
+        principal = Principal(
+            f"API key {found.name}",
+            found.org_id,
+            found.role,
+            found.workspace_id,
+            custom_role=found.custom_role,
+            actions=actions,
+        )
         return Credential(principal, found.created_at, found.created_at, found.expires_at, None, found.id)
 
     async def close(self) -> None:
@@ -130,5 +145,14 @@ class ApiKeys:
             logger.info("the use of an API key was not noted: %s", error)
 
 
+def _find(tx: Transaction, key: str) -> tuple[ApiKey | None, frozenset[Action]]:
+    """The key, and what its role may now when it is a custom one."""
+    found = tx.api_keys.find_by_digest(digest_of(key))
+    if found is None or found.custom_role is None:
+        return found, frozenset()
+    role = tx.credentials.find_role(found.org_id, found.workspace_id, found.custom_role)
+    return found, role.actions if role else frozenset()
+
+
 def _fields(key: ApiKey) -> dict[str, object]:
-    return {"workspace_id": key.workspace_id, "api_key_id": key.id, "role": key.role.value}
+    return {"workspace_id": key.workspace_id, "api_key_id": key.id, "role": key.role_name}

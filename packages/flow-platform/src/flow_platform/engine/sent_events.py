@@ -155,11 +155,11 @@ def _value_for(checkpoint: Checkpoint, principal: Principal, payload: Any, now: 
 def _answer(checkpoint: Checkpoint, principal: Principal, payload: Any, now: datetime) -> ApprovalDocument:
     named = checkpoint.approvers
     is_user = principal.role is not Role.EXECUTION
-    may = principal.subject in named or principal.role.value in named if named else principal.role in ANSWERING
+    may = principal.subject in named or principal.role_name in named if named else principal.role in ANSWERING
     if not (is_user and may):
         expected = ", ".join(repr(name) for name in named) or "an admin or a builder"
         raise errors.Forbidden(
-            f"{principal.subject!r} ({principal.role.value}) may not answer approval {checkpoint.name!r}: "
+            f"{principal.subject!r} ({principal.role_name}) may not answer approval {checkpoint.name!r}: "
             f"expected {expected}",
             code="not_an_approver",
         )
@@ -175,7 +175,7 @@ def _answer(checkpoint: Checkpoint, principal: Principal, payload: Any, now: dat
 def _tell(tx: Transaction, execution: Execution, checkpoint: Checkpoint, principal: Principal, now: datetime) -> None:
     """Notes who sent what: the audit trail of approvals, and for people who read the events."""
     is_approval = checkpoint.kind is CheckpointKind.APPROVAL
-    data = {"name": checkpoint.name, "by": principal.subject, "role": principal.role.value}
+    data = {"name": checkpoint.name, "by": principal.subject, "role": principal.role_name}
     if is_approval:
         data |= {name: checkpoint.value[name] for name in ("approved", "comment")}
     kind = "approval" if is_approval else "event_received"

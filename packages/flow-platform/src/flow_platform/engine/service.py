@@ -23,6 +23,7 @@ from flow_platform.engine.cancel import CancelNotices
 from flow_platform.engine.catalog import Catalog
 from flow_platform.engine.checkpoints import Checkpoints
 from flow_platform.engine.claims import Claims
+from flow_platform.engine.credentials import Credentials
 from flow_platform.engine.ends import Ends
 from flow_platform.engine.executions import Executions
 from flow_platform.engine.first_start import ensure_first_tenant
@@ -92,6 +93,7 @@ class Engine:
     variables: Variables
     secrets: Secrets
     api_keys: ApiKeys
+    credentials: Credentials
     services: Services
     service_tokens: ServiceTokens
     service_calls: ServiceCalls
@@ -135,7 +137,9 @@ class Engine:
         """
         await self.store.open()
         self.workspace = await ensure_first_tenant(self.store, self.clock)
-        self.tokens = Tokens(await self.store.read(lambda tx: tx.tenancy.signing_keys()))
+        self.credentials = Credentials(self.store, self.clock, self._wakeups, self.workspace.org_id)
+        await self.credentials.start()
+        self.tokens = self.credentials.tokens
         self.secrets = Secrets(self.store, self.clock, self._master_keys)
         await self.secrets.start()
         self._secret_delivery = SecretDelivery(self.store, self.secrets)
@@ -204,6 +208,7 @@ class Engine:
         self._spawn("link", self._link.connect(self._attach))
         self._spawn("rollouts", RolloutWatch(self.store, self.clock, self._wakeups, self.rollouts).run())
         self._spawn("policies", self.policies.run())
+        self._spawn("credentials", self.credentials.run())
         self._spawn("sweeper", self.sweeper.run(self.leasing.lease, lambda: self._link.is_up))
         self._spawn("scheduler", self.scheduler.run())
 

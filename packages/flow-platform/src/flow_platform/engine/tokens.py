@@ -123,7 +123,14 @@ class Tokens:
         return self._signed(claims, EXECUTION_TOKEN_LIFE, now)
 
     def for_user(
-        self, subject: str, org_id: str, workspace_id: str | None, role: Role, ttl: timedelta, now: datetime
+        self,
+        subject: str,
+        org_id: str,
+        workspace_id: str | None,
+        role: Role,
+        ttl: timedelta,
+        now: datetime,
+        custom_role: str | None = None,
     ) -> str:
         """A token for a person or a program. It ends when it says: over HTTP only executions get newer ones.
 
@@ -134,7 +141,10 @@ class Tokens:
             raise errors.InvalidInput(f"lifetime {ttl.total_seconds():g} s is not valid: expected more than 0 s")
         if role is Role.EXECUTION:
             raise errors.InvalidInput(f"role {role.value!r} is not valid for a user: only a running execution has it")
-        return self._signed({"sub": subject, "org": org_id, "ws": workspace_id, "role": role.value}, ttl, now)
+        claims: dict[str, Any] = {"sub": subject, "org": org_id, "ws": workspace_id, "role": role.value}
+        if role is Role.CUSTOM:
+            claims["named"] = custom_role
+        return self._signed(claims, ttl, now)
 
     def verify(self, token: str, now: datetime) -> Principal:
         """Whose token it is.

@@ -28,6 +28,7 @@ api_keys = Table(
     Column("created_by", sa.Text, nullable=False),
     Column("expires_at", Instant, nullable=False),
     Column("last_used_at", Instant, nullable=True),
+    Column("custom_role", Word, nullable=True),
     UniqueConstraint("digest"),
 )
 _a = api_keys.c
@@ -65,6 +66,7 @@ class ApiKeyRows:
                 "created_by": key.created_by,
                 "expires_at": to_micros(key.expires_at),
                 "last_used_at": to_micros_or_none(key.last_used_at),
+                "custom_role": key.custom_role,
             },
         )
 
@@ -88,7 +90,7 @@ class ApiKeyRows:
 
 
 def _key(row: Row) -> ApiKey:
-    id_, org_id, workspace_id, name, role, shown, digest, created_at, created_by, expires_at, last_used_at = row
+    id_, org_id, workspace_id, name, role, shown, digest, created_at, created_by, expires_at, last_used_at, custom = row
     return ApiKey(
         id=id_,
         org_id=org_id,
@@ -101,4 +103,5 @@ def _key(row: Row) -> ApiKey:
         created_by=created_by,
         expires_at=from_micros(expires_at),
         last_used_at=from_micros_or_none(last_used_at),
+        custom_role=custom,
     )

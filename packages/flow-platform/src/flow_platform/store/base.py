@@ -24,6 +24,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
 from flow_platform.store.api_key_table import ApiKeyTable
+from flow_platform.store.credential_table import CredentialTable
 from flow_platform.store.ledger_table import BudgetTable, LedgerTable
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.part_table import PartTable
@@ -441,6 +442,7 @@ class Transaction(Protocol):
     schedules: ScheduleTable
     secrets: SecretTable
     api_keys: ApiKeyTable
+    credentials: CredentialTable
     parts: PartTable
     sessions: SessionTable
     policies: PolicyTable

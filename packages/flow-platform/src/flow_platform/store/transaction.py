@@ -9,6 +9,8 @@ from flow_platform.store.budgets import BudgetRows
 from flow_platform.store.catalog import CatalogRows
 from flow_platform.store.checkpoints import CheckpointRows
 from flow_platform.store.connection import Connection
+from flow_platform.store.credential_table import CredentialTable
+from flow_platform.store.credentials import CredentialRows
 from flow_platform.store.executions import ExecutionRows
 from flow_platform.store.ledger import LedgerRows
 from flow_platform.store.ledger_table import BudgetTable, LedgerTable
@@ -43,6 +45,7 @@ class SqlTransaction:
         self.schedules: ScheduleTable = ScheduleRows(connection)
         self.secrets: SecretTable = SecretRows(connection)
         self.api_keys: ApiKeyTable = ApiKeyRows(connection)
+        self.credentials: CredentialTable = CredentialRows(connection)
         self.policies: PolicyTable = PolicyRows(connection, policies)
         self.models: ModelTable = ModelRows(connection)
         self.parts: PartTable = PartRows(connection)
