@@ -59,6 +59,7 @@ async def test_two_processes_never_acquire_the_same_execution(stores: tuple[Stor
     claimed: list[list[str]] = [[], []]
 
     def claim(tx: Transaction) -> list[str]:
+        tx.executions.mature(NOW, 3)
         found = tx.executions.acquire(NOW, 3)
         for one in found:
             tx.executions.update(one, started(one))
