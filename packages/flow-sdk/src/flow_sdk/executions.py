@@ -17,6 +17,9 @@ from flow_sdk.waiting import Waiting
 POLL_INTERVAL_SECONDS: Final = 0.5
 NOT_FOUND_RETRY_SECONDS: Final = 30.0
 
+FIRST_HOLD_SECONDS: Final = 3
+"""Of a workflow's first read of an execution whose deadline it does not know: it may give its container back then."""
+
 CANCEL_SECONDS: Final = 10.0
 """How long a caller whose own wait is over is kept waiting for the cancel."""
 
@@ -89,7 +92,8 @@ class Executions:
             await activity.CURRENT.turn(document.get("finished_at"))
             return document
         try:
-            return await self.await_result(execution_id, deadline, timeout_seconds)
+            is_bounded = body.get("timeout_seconds", float("inf")) <= timeout_seconds
+            return await self.await_result(execution_id, deadline, timeout_seconds, is_bounded=is_bounded)
         except TimeoutError as exc:
             with contextlib.suppress(PlatformClientError):
                 await self.cancel(execution_id, Deadline.after(CANCEL_SECONDS))
@@ -104,15 +108,23 @@ class Executions:
         timeout_seconds: float,
         poll_interval_seconds: float = POLL_INTERVAL_SECONDS,
         not_found_retry_seconds: float = NOT_FOUND_RETRY_SECONDS,
+        *,
+        is_bounded: bool = False,
     ) -> dict[str, Any]:
+        # If the execution ends before this wait gives up, the wait needs no clock of this process.
+        is_known = is_bounded
+
         async def read(until: Deadline, hold_seconds: int) -> dict[str, Any]:
+            nonlocal is_known
+            if not is_known and activity.CURRENT.on_wait is not None:
+                hold_seconds = min(hold_seconds, FIRST_HOLD_SECONDS)
             document = await self.read_status(execution_id, until, hold_seconds)
-            # If the execution ends before this wait gives up, the wait needs no clock of this process.
             wait.may_suspend = timeout_seconds >= document.get("timeout_seconds", float("inf"))
+            is_known = True
             return document
 
         try:
-            with activity.CURRENT.wait("execution_id", str(execution_id), may_suspend=False) as wait:
+            with activity.CURRENT.wait("execution_id", str(execution_id), may_suspend=is_bounded) as wait:
                 return await self._waiting.until_terminal(
                     read, deadline, poll_interval_seconds, min(timeout_seconds, max(0.0, not_found_retry_seconds))
                 )

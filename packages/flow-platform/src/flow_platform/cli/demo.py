@@ -36,9 +36,7 @@ RUN_SECONDS: Final = 300.0
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running, and say where.")] = False,
     modules: Annotated[int, typer.Option(min=1, max=200, help="Modules of the standard library to measure.")] = MODULES,
-    crash: Annotated[
-        bool, typer.Option("--crash", help="Kill the runner half-way, and show what is on record.")
-    ] = False,
+    crash: Annotated[bool, typer.Option("--crash", help="Kill the runner half-way; show what is on record.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The ranking and the times as JSON.")] = False,
 ) -> None:
     """Starts a platform in a temporary folder, runs the example workflow over real input, and prints the result.
@@ -61,7 +59,7 @@ def demo(
         connection = Connection(document["base_url"], document["token"], document["org_id"], document["workspace_id"])
         with Remote(connection) as remote:
             killer = Crash(document["pid"], len(sources) + 1) if crash else None
-            report = {"start_s": started, **_census(remote, sources, killer)}
+            report: dict[str, Any] = {"start_s": started, **_census(remote, sources, killer)}
         if as_json:
             output.emit_json(report)
         else:
