@@ -88,4 +88,5 @@ def test_every_route_is_documented(platform: Platform) -> None:
 def _short(path: str) -> str:
     """As the document writes it: all kinds in one."""
     short = path.replace(WORKSPACE, "{W}")
+    short = re.sub(r"^\{W\}/(models|prompts|tools|schemas|states)(?=/|$)", "{W}/<part>", short)
     return re.sub(r"/(code-blocks|transforms|workflows|agents)(?=/|$)", "/<kind>", short)

@@ -36,6 +36,39 @@ async def waits_for(word: str) -> str:
     return f"{word} {await wait_for_event('go')}"
 
 
+@workflow(slug="own-agent", dependencies=["pydantic-ai-slim[openai]"], memory_mb=512)
+async def own_agent(question: str) -> dict:
+    """A pydantic-ai agent of the user's own. Tells what its model and tool were really asked in this attempt."""
+    from pydantic_ai import Agent, ModelRetry
+    from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+    from pydantic_ai.models.function import FunctionModel
+
+    from flow_sdk.pydantic_ai import durable
+
+    done: list[str] = []
+    arguments = [{"city": "Atlantis"}, {"city": "Bern"}]
+
+    def answer(messages: list, _: object) -> ModelResponse:
+        done.append("model")
+        turn = sum(isinstance(message, ModelResponse) for message in messages)
+        if turn < len(arguments):
+            return ModelResponse(parts=[ToolCallPart("look", arguments[turn])])
+        return ModelResponse(parts=[TextPart(f"{question} {turn}")])
+
+    mine = Agent(FunctionModel(answer), name="mine")
+
+    @mine.tool_plain
+    def look(city: str) -> dict:
+        done.append("tool")
+        if city == "Atlantis":
+            raise ModelRetry("there is no such city")
+        return {"city": city}
+
+    result = await durable(mine).run(question)
+    word = await wait_for_event("go")
+    return {"output": result.output, "word": word, "done": done}
+
+
 @workflow
 async def asks_the_helper(question: str) -> str:
     return await helper.call(question)

@@ -14,6 +14,7 @@ from flow_sdk.wire.status import Status
 from tests.support.agent_platform import AgentRing, agent_platform, calls, script
 from tests.support.eventually import eventually
 from tests.support.flow_program import Platform
+from tests.support.workflow_records import records_of, send
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -255,3 +256,14 @@ async def test_a_model_without_a_key_is_named_with_what_helps(ring: AgentRing) -
 
     assert document["error"]["code"] == "model_key_missing"
     assert "MISTRAL_API_KEY" in document["error"]["message"]
+
+
+async def test_an_agent_of_the_users_own_keeps_its_calls_as_steps(ring: AgentRing) -> None:
+    execution_id = await ring.submit_workflow("own-agent", {"question": "Well?"}, 120)
+    await ring.reached(execution_id, Status.WAITING)
+    steps = [one for one in (await records_of(ring, execution_id)).checkpoints if one["kind"] == "step"]
+    assert (await send(ring, execution_id, "go", "on")).status_code == 202
+    document = await ring.ended(execution_id)
+
+    assert [one["name"] for one in steps] == ["mine: model", "mine: look", "mine: model", "mine: look", "mine: model"]
+    assert (document["output"], document["attempt"]) == ({"output": "Well? 2", "word": "on", "done": []}, 2)

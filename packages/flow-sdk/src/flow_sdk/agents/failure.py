@@ -18,18 +18,16 @@ def refusal_for(error: Exception, answer: Answer) -> Refused | None:
     if isinstance(error, ModelHTTPError):
         return _of_the_gateway(error)
     if isinstance(error, ModelAPIError):
-        return _retryable("model_unreachable", f"the model could not be called: {error}")
+        return refused("model_unreachable", f"the model could not be called: {error}")
     if isinstance(error, UnexpectedModelBehavior):
         if answer.is_structured:
             reason = answer.problem or str(error)
             return Refused("output_mismatch", f"the model gave no answer that fits the output's schema: {reason}")
-        return _retryable("model_misbehaved", f"the model's answer cannot be used: {error}")
+        return refused("model_misbehaved", f"the model's answer cannot be used: {error}")
     if isinstance(error, AgentRunError):
-        return _retryable("model_misbehaved", str(error))
+        return refused("model_misbehaved", str(error))
     if isinstance(error, PlatformClientError):
-        refused = Refused(error.code or "tool_call_failed", f"a tool could not be called: {error}")
-        refused.document = refused.document.model_copy(update={"retryable": (error.status_code or 500) >= 500})
-        return refused
+        return _of_the_platform(error)
     return None
 
 
@@ -37,15 +35,21 @@ def _of_the_gateway(error: ModelHTTPError) -> Refused:
     """Its own code and message, e.g. `model_key_missing` with the command that mends it."""
     body: Any = error.body
     told = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
-    code = told.get("code")
-    message = told.get("message") or str(error)
-    refused = Refused(code if isinstance(code, str) and code else "model_error", f"the model was not called: {message}")
+    code = "model_error"
+    if isinstance(told.get("code"), str):
+        code = told["code"]
     is_temporary = error.status_code in (408, 429) or error.status_code >= 500
-    refused.document = refused.document.model_copy(update={"retryable": is_temporary})
-    return refused
+    return refused(code, f"the model was not called: {told.get('message') or error}", retryable=is_temporary)
 
 
-def _retryable(code: str, message: str) -> Refused:
-    refused = Refused(code, message)
-    refused.document = refused.document.model_copy(update={"retryable": True})
-    return refused
+def _of_the_platform(error: PlatformClientError) -> Refused:
+    code = "tool_call_failed"
+    if error.code:
+        code = error.code
+    return refused(code, f"a tool could not be called: {error}", retryable=(error.status_code or 500) >= 500)
+
+
+def refused(code: str, message: str, *, retryable: bool = True) -> Refused:
+    made = Refused(code, message)
+    made.document = made.document.model_copy(update={"retryable": retryable})
+    return made

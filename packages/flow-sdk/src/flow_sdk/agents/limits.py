@@ -29,12 +29,12 @@ class Spent:
         """
         limits = self.limits
         if self.turns >= limits.turns:
-            raise _ended("turn_limit", "turns", limits.turns, self.turns)
+            raise refused("turn_limit", "turns", limits.turns, self.turns)
         if self.total_tokens >= limits.tokens:
-            raise _ended("token_limit", "tokens", limits.tokens, self.total_tokens)
+            raise refused("token_limit", "tokens", limits.tokens, self.total_tokens)
         most = limits.cost_micro_credits
         if most is not None and self.cost_micro_credits >= most:
-            raise _ended("cost_limit", "cost_micro_credits", most, self.cost_micro_credits)
+            raise refused("cost_limit", "cost_micro_credits", most, self.cost_micro_credits)
         self.turns += 1
         return self.turns
 
@@ -45,7 +45,7 @@ class Spent:
             Refused: `tool_call_limit`.
         """
         if self.tool_calls >= self.limits.tool_calls:
-            raise _ended("tool_call_limit", "tool_calls", self.limits.tool_calls, self.tool_calls)
+            raise refused("tool_call_limit", "tool_calls", self.limits.tool_calls, self.tool_calls)
         self.tool_calls += 1
         return self.tool_calls
 
@@ -66,6 +66,6 @@ class Spent:
         }
 
 
-def _ended(code: str, name: str, limit: int, used: int) -> Refused:
+def refused(code: str, name: str, limit: int, used: int) -> Refused:
     message = f"the agent used {used} {name} and did not end: limits.{name} is {limit}"
     return Refused(code, message, [{"field": f"limits.{name}", "message": message}])
