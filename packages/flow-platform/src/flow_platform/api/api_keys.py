@@ -80,6 +80,7 @@ class ApiKeyRoutes:
     async def delete(self, request: Request) -> Response:
         key_id = reference(request, "key_id", "API key")
         await self._engine.api_keys.delete(principal_of(request), *workspace_of(request), key_id)
+        self._engine.credentials.tell()  # Requests of that key which are open now end.
         return Response(status_code=204)
 
 

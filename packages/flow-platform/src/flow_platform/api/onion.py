@@ -18,6 +18,7 @@ from flow_platform.api.access import access_of, check_access
 from flow_platform.api.auth import authenticate, needs_credential
 from flow_platform.api.context import SCOPE_KEY, RequestContext, request_id_from
 from flow_platform.api.errors import answer_of, internal_error, method_not_allowed
+from flow_platform.api.open_requests import OpenRequest, as_refusal
 from flow_platform.api.routing import Router
 from flow_platform.domain import errors
 from flow_platform.metrics import Metrics
@@ -71,10 +72,14 @@ class Onion:
         scope[SCOPE_KEY] = context
         status = 0
         try:
-            answer = await self._answer(scope, headers, receive, context)
-            _add_headers(answer.raw_headers, context)
-            status = answer.status_code
-            await answer(scope, receive, send)
+            with OpenRequest(self._engine, context) as opened:
+                answer = await self._answer(scope, headers, receive, context, opened)
+                _add_headers(answer.raw_headers, context)
+                status = answer.status_code
+                with as_refusal(opened):
+                    await answer(scope, receive, send)
+        except errors.Unauthenticated:
+            return  # Half an answer is out, and its credential has ended: the server cuts what is left without an end.
         except ClientDisconnect:
             logger.debug("the client went away", extra={REQUEST_ID: context.request_id})
         except Exception:
@@ -85,7 +90,12 @@ class Onion:
             self._count(scope, context, status, time.perf_counter() - began)
 
     async def _answer(
-        self, scope: Scope, headers: dict[bytes, str], receive: Receive, context: RequestContext
+        self,
+        scope: Scope,
+        headers: dict[bytes, str],
+        receive: Receive,
+        context: RequestContext,
+        opened: OpenRequest,
     ) -> Response:
         """The endpoint's answer, or that to the error which it raised."""
         try:
@@ -96,7 +106,8 @@ class Onion:
             route, scope["path_params"] = found
             context.route = route.path
             check_access(access_of(route), scope["path_params"], context.credential)
-            return await route.endpoint(Request(scope, self._limited(receive, context)))
+            with as_refusal(opened):
+                return await route.endpoint(Request(scope, self._limited(receive, context)))
         except errors.FlowError as error:
             answer = answer_of(error, context.request_id)
             if answer.status_code == 500:

@@ -121,6 +121,13 @@ class ApiKeys:
         )
         return Credential(principal, found.created_at, found.created_at, found.expires_at, None, found.id)
 
+    async def check_exists(self, credential: Credential) -> None:
+        """Raises Unauthenticated (`api_key_invalid`) when the key was revoked since it was verified."""
+        principal, key_id = credential.principal, credential.api_key_id or ""
+        workspace_id = principal.workspace_id or ""
+        if not await self._store.read(lambda tx: tx.api_keys.exists(principal.org_id, workspace_id, key_id)):
+            raise errors.Unauthenticated("the API key is not valid", code="api_key_invalid")
+
     async def close(self) -> None:
         """Gives up noting uses."""
         for task in self._noting:

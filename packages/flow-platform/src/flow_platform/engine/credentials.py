@@ -237,9 +237,13 @@ class Credentials:
         expected = ", ".join(repr(role.value) for role in USERS)
         raise invalid("role", name, f"one of {expected}, or a custom role of the workspace")
 
+    def tell(self) -> None:
+        """Has everybody look again: something was revoked."""
+        self._wakeups.notify([CREDENTIALS])
+
     async def _changed(self) -> None:
         await self.refresh()
-        self._wakeups.notify([CREDENTIALS])
+        self.tell()
 
     def _require_operator(self, principal: Principal) -> None:
         principal.require(Action.ADMINISTER, principal.org_id)

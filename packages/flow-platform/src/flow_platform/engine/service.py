@@ -125,6 +125,11 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
+    def wakeups(self) -> Wakeups:
+        """To wait for what the engine does."""
+        return self._wakeups
+
+    @property
     def is_ready(self) -> bool:
         """Takes work: the store is open (else `start` had raised) and NATS is connected."""
         return self._link.is_up

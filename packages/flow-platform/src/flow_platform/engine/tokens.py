@@ -162,13 +162,11 @@ class Tokens:
         return credential
 
     def check(self, credential: Credential, now: datetime) -> None:
-        """Whether a credential that was verified is still believed: for what lasts longer than a request.
+        """Whether a credential that was verified is still believed, its times apart.
 
         Raises:
-            Unauthenticated: `token_expired`, `token_revoked`; `token_invalid`: its key was retired.
+            Unauthenticated: `token_revoked`; `token_invalid`: its key was retired.
         """
-        if now >= credential.expires_at:
-            credential.check_times(now)
         retired_at = self._retired_at.get(credential.key_id)
         if retired_at is not None and now >= retired_at:
             refuse("its key was retired")

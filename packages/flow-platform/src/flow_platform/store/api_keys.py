@@ -39,6 +39,7 @@ _FIND = Query("find api key", sa.select(*_a).where(_a.digest == bindparam("diges
 _OF_WORKSPACE = (_a.workspace_id == bindparam("workspace_id"), _a.org_id == bindparam("org_id"))
 _LIST = Query("list api keys", sa.select(*_a).where(*_OF_WORKSPACE).order_by(_a.created_at.desc(), _a.id.desc()))
 _COUNT = Query("count api keys", sa.select(sa.func.count()).where(*_OF_WORKSPACE))
+_EXISTS = Query("api key exists", sa.select(_a.id).where(_a.id == bindparam("id"), *_OF_WORKSPACE))
 _DELETE = Query("delete api key", sa.delete(api_keys).where(_a.id == bindparam("id"), *_OF_WORKSPACE))
 _NOTE_USE = Query(
     "note use of api key", sa.update(api_keys).where(_a.id == bindparam("id_")).values(last_used_at=bindparam("at"))
@@ -81,6 +82,10 @@ class ApiKeyRows:
     def count(self, org_id: str, workspace_id: str) -> int:
         row = self._connection.row(_COUNT, {"org_id": org_id, "workspace_id": workspace_id})
         return row[0] if row else 0
+
+    def exists(self, org_id: str, workspace_id: str, key_id: str) -> bool:
+        parameters = {"id": key_id, "org_id": org_id, "workspace_id": workspace_id}
+        return self._connection.row(_EXISTS, parameters) is not None
 
     def delete(self, org_id: str, workspace_id: str, key_id: str) -> bool:
         return self._connection.run(_DELETE, {"id": key_id, "org_id": org_id, "workspace_id": workspace_id}) == 1
