@@ -10,9 +10,9 @@ import pytest
 from flow_platform.domain.destination import parse_destination
 from flow_platform.egress.injection import Injection
 from flow_platform.egress.traffic import Limits
+from flow_platform.hostile.source import tools
 from flow_platform.sandbox.base import Sandbox
 from tests.support.component_runs import run_component
-from tests.support.hostile_attempts import PRELUDE
 from tests.support.way_out import SPEC, Names, names, run_with_way_out
 from tests.support.web_server import WebServer, make_certificate
 
@@ -383,8 +383,10 @@ async def test_the_operators_list_wins_over_a_declaration(sandbox: Sandbox, serv
 
 async def test_there_is_no_other_network_beside_the_proxy(sandbox: Sandbox, host_port: int) -> None:
     code = (
-        PRELUDE
+        tools()
         + """
+import socket
+
 def connect(family, address):
     with socket.socket(family, socket.SOCK_STREAM) as connection:
         connection.settimeout(3)

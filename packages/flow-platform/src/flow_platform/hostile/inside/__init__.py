@@ -1,0 +1,1 @@
+"""Sources of components. Nothing here is imported by the platform: `source` reads the files."""
