@@ -47,6 +47,8 @@ _SUBMIT, _OWN_SUBMIT = Access(Action.SUBMIT), Access(Action.SUBMIT, executions=T
 _PUBLISH, _DEPLOY, _ADMINISTER = Access(Action.PUBLISH), Access(Action.DEPLOY), Access(Action.ADMINISTER)
 _CALL_MODEL: Final = Access(Action.CALL_MODEL, executions=True)
 
+_PARTS: Final = ("models", "prompts", "tools", "schemas", "states")
+
 _IN_WORKSPACE: Final[dict[str, Access]] = {
     "GET /executions": _READ,
     "GET /executions/{execution_id}": _OWN_READ,
@@ -107,6 +109,14 @@ _IN_WORKSPACE: Final[dict[str, Access]] = {
     "GET /services/{service_id}/tokens": _ADMINISTER,
     "POST /services/{service_id}/tokens": Access(Action.ADMINISTER, api_keys=False),
     "DELETE /services/{service_id}/tokens/{token_id}": _ADMINISTER,
+    **{f"POST /{part}": _PUBLISH for part in _PARTS},
+    **{f"GET /{part}{below}": _READ for part in _PARTS for below in ("", "/{part_id}", "/{part_id}/versions")},
+    "GET /agents/{agent_id}/sessions": _READ,
+    "GET /agents/{agent_id}/sessions/{session_id}": _READ,
+    "DELETE /agents/{agent_id}/sessions/{session_id}": Access(Action.CANCEL),
+    **{f"{method} /mcp": _SUBMIT for method in ("GET", "POST", "DELETE")},
+    "GET /budget": _READ,
+    "PUT /budget": _ADMINISTER,
     "GET /model-calls": _READ,
     "GET /model-settings": _READ,
     "PUT /model-settings": _ADMINISTER,
@@ -114,6 +124,9 @@ _IN_WORKSPACE: Final[dict[str, Access]] = {
 
 _ELSEWHERE: Final[dict[str, Access]] = {
     f"GET {ORGANIZATION}/variables": _DEPLOY,
+    f"GET {ORGANIZATION}/billing/transactions/{{transaction_id}}": _OWN_READ,
+    f"GET {ORGANIZATION}/billing/usage": _READ,
+    f"GET {ORGANIZATION}/billing/usage.csv": _READ,
     f"PUT {ORGANIZATION}/variables": Access(Action.ADMINISTER, whole_organization=True),
     "POST /api/v1/component-execution/transforms/{component_id}/execute": _OWN_SUBMIT,
     "POST /api/v1/component-execution/agents/{component_id}/execute": _OWN_SUBMIT,

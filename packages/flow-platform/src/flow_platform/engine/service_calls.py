@@ -96,7 +96,9 @@ class ServiceCalls:
         ):
             raise _nobody()
         if caller.principal is not None:
-            caller.principal.require(Action.READ, org_id, found.service.workspace_id if found else None)
+            caller.principal.require(Action.READ, org_id)
+            if found is not None and caller.principal.workspace_id not in (None, found.service.workspace_id):
+                found = None  # As if there was none: with the same words.
         if caller.token is not None and (found is None or caller.token.service_id != found.service.id):
             raise refused()
         if found is None:
