@@ -88,6 +88,45 @@ async def test_a_call_that_does_not_match_is_told_with_what_was_expected(stage: 
     assert first.id != second.id
 
 
+async def test_what_failed_may_go_another_way_when_it_is_tried_again(stage: Stage) -> None:
+    """The first attempt makes up for a child that failed, and fails; in the second one the child completes."""
+    workflow = await Workflow.start(stage, retry={"max_attempts": 2})
+    failed = await workflow.call({"n": 1})
+    await workflow.end_child(failed, error={"code": "component_error", "message": "no"})
+    await workflow.call({"undo": 1})
+    await workflow.lose({"code": "component_error", "message": "a child failed"})
+    again = await workflow.call({"n": 1})
+    timer = await workflow.ask("timer", "sleep", seconds=60)
+    assert (again.id != failed.id, (await workflow.may_suspend(timer.checkpoint_id)).suspend) == (True, True)
+    await stage.runner.report(workflow.assignment, "done")
+    await stage.wait(workflow.id)
+    found = stage.engine.executions.events(stage.admin, stage.org_id, stage.workspace_id, workflow.id, 0)
+    assert "replay_mismatch" not in [event.event_type async for event in found if event]
+
+
+async def test_a_workflow_that_gets_further_outlives_any_number_of_losses(stage: Stage) -> None:
+    workflow = await Workflow.start(stage, timeout_seconds=3000)
+    for reached in range(1, 7):
+        made = [(await workflow.call({"n": n})).id for n in range(reached)]
+        await workflow.lose()
+    assert [(await workflow.call({"n": n})).id for n in range(6)] == made
+    assert (await stage.get(workflow.id)).attempt == 7
+
+
+@pytest.mark.parametrize("calls", [1, 2], ids=["no-new-call", "at-random"])
+async def test_a_workflow_that_is_lost_at_one_place_is_a_dead_letter(stage: Stage, calls: int) -> None:
+    """Also if it makes another call there each time: code that kills its container does not live by chance."""
+    workflow = await Workflow.start(stage, timeout_seconds=3000)
+    for attempt in range(3):
+        await workflow.call({"n": 1})
+        if calls > 1:
+            await workflow.call({"chance": attempt})
+        if attempt < 2:
+            await workflow.lose()
+    await workflow.end_attempt({"code": "process_crashed", "message": "signal 9"})
+    assert (await stage.get(workflow.id)).status is Status.DEAD_LETTER
+
+
 async def test_many_finished_calls_are_replayed(stage: Stage) -> None:
     workflow = await Workflow.start(stage)
     made = [(await workflow.call({"n": n})).id for n in range(200)]

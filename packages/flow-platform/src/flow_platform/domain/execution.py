@@ -318,7 +318,8 @@ def _fields(execution: Execution, event: Event) -> dict[str, Any]:
             return {**released, "error": event.error}
         case Suspended():
             started_at = execution.started_at or event.at
-            return {**released, "available_at": event.wake_at, "started_at": started_at, "error": None}
+            # It got so far: what was lost before says nothing about what comes.
+            return {**released, "available_at": event.wake_at, "started_at": started_at, "error": None, "losses": 0}
         case Resumed():
             return {"available_at": None}
         case _:

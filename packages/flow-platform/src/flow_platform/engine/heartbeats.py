@@ -16,6 +16,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
 from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grants, Leasing
+from flow_platform.engine.replay import forgiven
 from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, Store, Transaction
 from flow_sdk.wire import subjects
@@ -129,7 +130,8 @@ class Heartbeats:
 def lose(tx: Transaction, ends: Ends, execution: Execution, now: datetime) -> Changes:
     """Takes a lease away whose holder is gone: the execution is queued again, ends, or is a dead letter."""
     error = outcome.lost_error(execution)
-    after = domain.apply(execution, domain.decide_loss(execution, error, now))
+    lost = forgiven(tx, execution)
+    after = domain.apply(lost, domain.decide_loss(lost, error, now))
     changes = ends.change(tx, execution, after, now)
     end_attempt(tx, execution, error, now)
     return changes

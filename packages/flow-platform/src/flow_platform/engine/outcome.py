@@ -16,6 +16,10 @@ LOSS_CODES: Final = LOST - {"runner_lost"}
 """The attempt's container died or was never there: repeated by default, as nothing says the component is to blame."""
 
 
+def is_loss(report: OutputReport) -> bool:
+    return report.error is not None and report.error.code in LOSS_CODES
+
+
 def event_for(execution: Execution, report: OutputReport, metrics: MetricsDocument, at: datetime) -> domain.Event:
     """Chooses the event for a report that carries the execution's current epoch."""
     error = report.error

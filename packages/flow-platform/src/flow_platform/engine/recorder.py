@@ -26,7 +26,7 @@ from flow_platform.engine.charges import charge_attempt
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grant, Grants
-from flow_platform.engine.replay import tell_mismatch
+from flow_platform.engine.replay import forgiven, tell_mismatch
 from flow_platform.engine.reports import Message, OutputReport
 from flow_platform.engine.rollout_watch import failure_keys
 from flow_platform.engine.stages import Stages
@@ -143,10 +143,11 @@ class Recorder:
             return None  # Its lease was taken away (attempt retried) and no newer one given yet.
         metrics = outcome.metrics_of(before, report, stages)
         if report.error is not None and suspension.is_asked_for(before, report.error):
-            event = suspension.event_for(tx, before, report.error, now)
+            counted, event = before, suspension.event_for(tx, before, report.error, now)
         else:
-            event = outcome.event_for(before, report, metrics, now)
-        after = domain.apply(before, event)
+            counted = forgiven(tx, before) if outcome.is_loss(report) else before
+            event = outcome.event_for(counted, report, metrics, now)
+        after = domain.apply(counted, event)
         if after.status.is_terminal:
             after = dataclasses.replace(after, metrics=metrics)  # However it ended: it was measured all the same.
         if after.status is Status.COMPLETED:

@@ -160,7 +160,7 @@ def mismatch(tx: Transaction, parent: Execution) -> dict[str, Any] | None:
     Said at the end and not refused on the way: calls that are made side by side may come in any order, so while an
     attempt runs, a missing call may still come. None if nothing was called instead: then it just did not come so far.
     """
-    expected = tx.executions.first_unmade_call(parent.id, parent.attempt)
+    expected = tx.executions.first_unmade_call(parent.id, parent.attempt, _last_failure(tx, parent))
     came = tx.executions.first_new_call(parent.id, parent.attempt) if expected else None
     if expected is None:
         return None
@@ -172,6 +172,26 @@ def mismatch(tx: Transaction, parent: Execution) -> dict[str, Any] | None:
         "message": f"{lost}; {instead}. Code that is run again must make the same calls: "
         "it must not depend on time, randomness or other state",
     }
+
+
+def forgiven(tx: Transaction, lost: Execution) -> Execution:
+    """The execution whose attempt is lost, without the losses before that it got beyond.
+
+    What is bounded are losses at one place, which may be the code's doing. A workflow of weeks outlives any number of
+    machines, as long as each attempt makes calls that none made before; but not by calling at random.
+    """
+    if not lost.losses or lost.attempt <= 1 or tx.executions.first_new_call(lost.id, lost.attempt) is None:
+        return lost
+    return lost if mismatch(tx, lost) else dataclasses.replace(lost, losses=0)
+
+
+def _last_failure(tx: Transaction, parent: Execution) -> int:
+    """The last earlier attempt that failed, 0 for none: what failed was made again, so the code may go another way."""
+    if not parent.failures:
+        return 0
+    earlier = (attempt for attempt in tx.executions.attempts(parent.id) if attempt.number < parent.attempt)
+    failed = [attempt.number for attempt in earlier if attempt.error and attempt.error.code not in INTERRUPTED]
+    return max(failed, default=0)
 
 
 def _told(call: Call) -> dict[str, Any]:

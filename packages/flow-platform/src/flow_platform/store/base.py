@@ -225,8 +225,11 @@ class ExecutionTable(QueueTable, Protocol):
 
     def find_call(self, parent_id: str, key: str, occurrence: int) -> Call | None: ...
 
-    def first_unmade_call(self, parent_id: str, attempt: int) -> Call | None:
-        """The earliest call of an earlier attempt that this attempt has not made. Inherited calls are of none."""
+    def first_unmade_call(self, parent_id: str, attempt: int, after: int = 0) -> Call | None:
+        """The earliest call that this attempt has not made, of those that an attempt between the two made last.
+
+        Inherited calls are of none: a repetition by hand may go another way.
+        """
         ...
 
     def first_new_call(self, parent_id: str, attempt: int) -> Call | None:

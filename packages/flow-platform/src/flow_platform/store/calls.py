@@ -39,11 +39,10 @@ _FIND = Query(
 _FIRST_UNMADE = Query(
     "first call not made again",
     sa.select(*_COLUMNS)
-    # Not those that it inherited and never made: a repetition by hand may go another way.
     .where(
         _c.parent_id == bindparam("parent_id"),
         _c.attempt < bindparam("attempt"),
-        _c.attempt > sa.literal_column("0"),
+        _c.attempt > bindparam("after"),
     )
     .order_by(_c.ordinal)
     .limit(sa.literal_column("1")),
@@ -127,8 +126,8 @@ class Calls:
         row = self._connection.row(_FIND, {"parent_id": parent_id, "key": key, "occurrence": occurrence})
         return _call(row) if row else None
 
-    def first_unmade_call(self, parent_id: str, attempt: int) -> Call | None:
-        row = self._connection.row(_FIRST_UNMADE, {"parent_id": parent_id, "attempt": attempt})
+    def first_unmade_call(self, parent_id: str, attempt: int, after: int = 0) -> Call | None:
+        row = self._connection.row(_FIRST_UNMADE, {"parent_id": parent_id, "attempt": attempt, "after": after})
         return _call(row) if row else None
 
     def first_new_call(self, parent_id: str, attempt: int) -> Call | None:
