@@ -62,9 +62,8 @@ class Executions:
         self, collection: str, component_id: str | UUID, body: Mapping[str, Any], timeout_seconds: float
     ) -> dict[str, Any]:
         deadline = Deadline.after(timeout_seconds)
-        return await self._end_of(
-            await self.submit(collection, component_id, body, deadline), deadline, timeout_seconds
-        )
+        handle = await self.submit(collection, component_id, body, deadline)
+        return await self._end_of(handle, body, deadline, timeout_seconds)
 
     async def execute_service_tool(
         self, org_id: str, ref: str, arguments: Mapping[str, Any], timeout_seconds: float
@@ -80,10 +79,12 @@ class Executions:
         service, version, endpoint = (segment("reference", part) for part in ref.split("/"))
         path = f"/api/v1/orgs/{segment('org_id', org_id)}/services/{service}/{version}/tools/{endpoint}"
         deadline = Deadline.after(timeout_seconds)
-        handle = await self._submit(path, {"arguments": arguments}, deadline)
-        return await self._end_of(handle, deadline, timeout_seconds)
+        body = {"arguments": arguments}
+        return await self._end_of(await self._submit(path, body, deadline), body, deadline, timeout_seconds)
 
-    async def _end_of(self, handle: dict[str, Any], deadline: Deadline, timeout_seconds: float) -> dict[str, Any]:
+    async def _end_of(
+        self, handle: dict[str, Any], body: Mapping[str, Any], deadline: Deadline, timeout_seconds: float
+    ) -> dict[str, Any]:
         execution_id = handle.get("execution_id")
         if not isinstance(execution_id, str):
             raise PlatformClientError(f"The platform accepted an execution, but named none: {handle!r:.200}")
