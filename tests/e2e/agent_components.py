@@ -48,7 +48,7 @@ async def own_agent(question: str) -> dict:
     done: list[str] = []
     arguments = [{"city": "Atlantis"}, {"city": "Bern"}]
 
-    def answer(messages: list, _: object) -> ModelResponse:
+    async def answer(messages: list, _: object) -> ModelResponse:
         done.append("model")
         turn = sum(isinstance(message, ModelResponse) for message in messages)
         if turn < len(arguments):
@@ -58,7 +58,7 @@ async def own_agent(question: str) -> dict:
     mine = Agent(FunctionModel(answer), name="mine")
 
     @mine.tool_plain
-    def look(city: str) -> dict:
+    async def look(city: str) -> dict:
         done.append("tool")
         if city == "Atlantis":
             raise ModelRetry("there is no such city")
