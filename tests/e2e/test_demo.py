@@ -21,6 +21,9 @@ def test_the_demo_ranks_modules_of_the_standard_library() -> None:
     assert ranking == sorted(ranking, key=lambda row: -row["complexity"])
     assert report["containers"] == 10
     assert set(report["stages"]) >= {"queue_ms", "start_ms", "run_ms"}
+    answers = [turn["answer"] for turn in report["agent"]["turns"]]
+    assert answers[0] == "Your kettle comes from Bern. It takes 1 day."
+    assert answers[1].startswith("As you asked before: A-17")
 
 
 def test_the_demo_survives_the_death_of_its_runner_and_proves_it() -> None:

@@ -44,6 +44,8 @@ def demo(
     The example measures modules of this Python's standard library, each in a container of its own.
     """
     from flow_platform.cli.connection import Connection
+    from flow_platform.cli.demo_agent import EXAMPLE as AGENT
+    from flow_platform.cli.demo_agent import run_agent
     from flow_platform.cli.demo_crash import Crash, show_proof
     from flow_platform.cli.embedded import running_platform
     from flow_platform.cli.remote import Remote
@@ -60,6 +62,7 @@ def demo(
         with Remote(connection) as remote:
             killer = Crash(document["pid"], len(sources) + 1) if crash else None
             report: dict[str, Any] = {"start_s": started, **_census(remote, sources, killer)}
+            report["agent"] = run_agent(remote, example_folder(AGENT), RUN_SECONDS)
         if as_json:
             output.emit_json(report)
         else:
