@@ -15,7 +15,9 @@ EVERYBODY: Final = "everybody"
 ENDED: Final = "ended"
 REFUSED: Final = (401, 403, 409)  # Of no use any more: by itself, for the role, as its attempt has ended.
 _PLACEHOLDER: Final = re.compile(r"{(\w+)}")
-_OF_PATH: Final = {f"{name}_id": name for name in ("execution", "ring", "deployment", "schedule", "key", "checkpoint")}
+_OF_PATH: Final = {
+    f"{name}_id": name for name in ("execution", "ring", "deployment", "schedule", "key", "checkpoint")
+} | {"transaction_id": "execution"}
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,16 @@ class Platform:
                     return assignment
         raise AssertionError(f"{execution_id} was not in the queue")
 
-    async def finish(self, assignment: Assignment, output: Any = None, error: Any = None, events: int = 0) -> None:
+    async def finish(
+        self,
+        assignment: Assignment,
+        output: Any = None,
+        error: Any = None,
+        events: int = 0,
+        cpu_ms: float | None = None,
+    ) -> None:
         body = {"output": output, "error": error}
-        headers = {"Flow-Metrics": json.dumps({"events": events})}
+        headers = {"Flow-Metrics": json.dumps({"events": events, "cpu_ms": cpu_ms})}
         await self.engine._recorder.record_outputs([self._report("exec.output", assignment, body, headers)])
 
     async def emit(self, assignment: Assignment, sequence: int, event_type: str, event_data: Any) -> None:

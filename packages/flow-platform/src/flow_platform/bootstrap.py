@@ -156,6 +156,7 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
     from flow_platform.api.app import create_app
     from flow_platform.engine.grants import Leasing
     from flow_platform.engine.master_keys import load_master_keys
+    from flow_platform.engine.rate_card import read_rate_card
     from flow_platform.engine.service import Engine
     from flow_platform.gateway.configuration import read_platform_models
     from flow_platform.gateway.keys import SecretKeys
@@ -177,10 +178,17 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
         command=settings.master_key_command,
         lost_id=settings.lost_master_key,
     )
-    engine = Engine(open_store(settings.database_url), settings.nats_url, leasing=leasing, master_keys=keys)
+    engine = Engine(
+        open_store(settings.database_url),
+        settings.nats_url,
+        leasing=leasing,
+        master_keys=keys,
+        rates=read_rate_card(settings.rates_file),
+    )
     platform_models = read_platform_models(settings.models_file)
     await engine.start()
-    models = ModelGateway(engine.store, engine.clock, SecretKeys(engine.secrets, os.environ), platform_models)
+    provider_keys = SecretKeys(engine.secrets, os.environ)
+    models = ModelGateway(engine.store, engine.clock, provider_keys, platform_models, rates=engine.rates)
     try:
         config = uvicorn.Config(
             create_app(engine, max_body_bytes=settings.max_body_bytes, models=models),

@@ -22,7 +22,6 @@ from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
 from flow_platform.api.parts import PartRoutes
-from flow_platform.api.parts import PartRoutes
 from flow_platform.api.policies import PolicyRoutes
 from flow_platform.api.retry import RetryRoutes
 from flow_platform.api.rings import RingRoutes
@@ -32,7 +31,6 @@ from flow_platform.api.schedules import ScheduleRoutes
 from flow_platform.api.secrets import SecretRoutes
 from flow_platform.api.service_calls import ServiceCallRoutes
 from flow_platform.api.services import ServiceRoutes
-from flow_platform.api.sessions import SessionRoutes
 from flow_platform.api.sessions import SessionRoutes
 from flow_platform.api.variables import VariableRoutes
 from flow_platform.gateway.keys import SecretKeys
@@ -61,7 +59,7 @@ def create_app(
         models: Calls models; one with the built-in providers and the workspaces' own keys when None.
     """
     metrics = metrics or Metrics()
-    models = models or ModelGateway(engine.store, engine.clock, SecretKeys(engine.secrets, {}))
+    models = models or ModelGateway(engine.store, engine.clock, SecretKeys(engine.secrets, {}), rates=engine.rates)
     routes = [  # In the order of heat: the router tries one after the other.
         *ExecutionRoutes(engine).routes(),
         *CheckpointRoutes(engine).routes(),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from flow_platform.cli import output
+from flow_platform.cli.costs import credits_text, show_tree
 from flow_platform.domain.errors import FlowError
 from flow_sdk.wire.status import Status
 
@@ -147,8 +148,10 @@ def _census(remote: Remote, sources: dict[str, str], crash: Crash | None) -> dic
         raise FlowError(f"the workflow ended as {document.status}: {document.error and document.error.message}")
     children = list(remote.executions(parent_id=execution_id))
     proof = {"crash": crash.proof(document, children)} if crash else {}
+    costs = remote.get(f"/api/v1/orgs/{remote.connection.org_id}/billing/transactions/{execution_id}")
     return {
         **proof,
+        "costs": costs,
         "publish_s": published,
         "workflow_s": elapsed,
         "containers": sum(one.attempt for one in (document, *children)),
@@ -219,3 +222,5 @@ def _show(report: dict[str, Any], sources: dict[str, str]) -> None:
             ]
         )
     output.show_table(("where the time went", "median", "at most"), rows)
+    output.emit(f"\nWhat it cost: {credits_text(report['costs']['total_micro_credits'])} credits")
+    show_tree(report["costs"])

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "send": ("send", "Send an event to a workflow, or answer its approval."),
     "retry": ("retry", "Repeat executions that ended without a result."),
     "dead-letter": ("dead_letter", "List and retry what used up all its attempts."),
+    "costs": ("costs", "Show what executions cost."),
     "rings": ("rings", "List rings, and change them."),
     "deployments": ("rings", "List deployments."),
     "promote": ("rings", "Bring components to the next ring."),

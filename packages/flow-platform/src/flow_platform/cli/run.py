@@ -11,6 +11,7 @@ import typer
 
 from flow_platform.cli import output
 from flow_platform.cli.connection import Connection, with_connection
+from flow_platform.cli.costs import credits_text
 from flow_platform.cli.duration import parse_duration
 from flow_platform.domain.errors import FlowError, InvalidInput
 from flow_sdk.wire.status import Status
@@ -156,6 +157,8 @@ def show_result(document: StatusDocument) -> None:
     metrics = document.metrics
     measured = (("queued", metrics.queue_ms), ("start", metrics.start_ms), ("run", metrics.run_ms))
     times = ", ".join(f"{word} {output.milliseconds(value)}" for word, value in measured if value is not None)
+    if document.billing and document.billing.credits is not None:
+        times += f"{', ' if times else ''}{credits_text(document.billing.credits)} credits"
     status = document.status.value
     output.say(f"{output.paint(status, output.STATUS_COLORS[status], sys.stderr)}{f' ({times})' if times else ''}")
     if document.status is Status.COMPLETED:

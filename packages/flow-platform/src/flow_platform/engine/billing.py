@@ -14,7 +14,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.ledger import Entry, totals
 from flow_platform.domain.principal import Action, Principal, Role
-from flow_platform.engine.executions import Executions
+from flow_platform.engine.executions import check_token_is_live
 from flow_platform.store.base import Store, Transaction
 from flow_platform.store.ledger_table import By, UsageRow
 from flow_sdk.wire.billing import (
@@ -34,9 +34,8 @@ _KIB_MS_PER_GIB_SECOND: Final = (1 << 20) * 1000
 
 
 class Billing:
-    def __init__(self, store: Store, executions: Executions) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._executions = executions
 
     async def transaction(self, principal: Principal, org_id: str, transaction_id: str) -> TransactionDocument:
         """A transaction with what is below it.
@@ -46,7 +45,7 @@ class Billing:
                 of its descendants.
         """
         principal.require(Action.READ, org_id)
-        return await self._store.read(lambda tx: self._transaction(tx, principal, org_id, transaction_id))
+        return await self._store.read(lambda tx: _transaction(tx, principal, org_id, transaction_id))
 
     async def usage(
         self, principal: Principal, org_id: str, workspace_id: str | None, by: By, since: datetime, until: datetime
@@ -72,30 +71,41 @@ class Billing:
             truncated=len(rows) > len(shown),
         )
 
-    def _transaction(
-        self, tx: Transaction, principal: Principal, org_id: str, transaction_id: str
-    ) -> TransactionDocument:
-        execution = tx.executions.find(transaction_id)
-        if execution is not None:
-            found = self._executions.find(
-                tx, principal, org_id, principal.workspace_id or execution.workspace_id, execution.id
+
+def _transaction(tx: Transaction, principal: Principal, org_id: str, transaction_id: str) -> TransactionDocument:
+    is_execution = principal.role is Role.EXECUTION
+    if is_execution:
+        check_token_is_live(tx, principal)
+    execution = _visible(tx, principal, org_id, transaction_id)
+    if execution is not None:
+        return _of_execution(tx, principal, execution)
+    # What nobody has and what others have goes the same way from here on.
+    if not is_execution:
+        call = tx.ledger.entries(transaction_id, transaction_id, 1)
+        if call and call[0].org_id == org_id and principal.workspace_id in (None, call[0].workspace_id):
+            return _of_call(call[0])
+        named = _named(tx, principal, org_id, transaction_id, MAX_SHOWN_TRANSACTIONS)
+        if named.children:
+            return TransactionDocument(
+                transaction_id=transaction_id,
+                kind="external",
+                children_micro_credits=named.micro_credits,
+                total_micro_credits=named.micro_credits,
+                children=named.children,
+                truncated=named.truncated,
             )
-            return _of_execution(tx, principal, found)
-        if principal.role is not Role.EXECUTION:
-            call = tx.ledger.entries(transaction_id, transaction_id, 1)
-            if call and call[0].org_id == org_id and principal.workspace_id in (None, call[0].workspace_id):
-                return _of_call(call[0])
-            named = _named(tx, principal, org_id, transaction_id, MAX_SHOWN_TRANSACTIONS)
-            if named.children:
-                return TransactionDocument(
-                    transaction_id=transaction_id,
-                    kind="external",
-                    children_micro_credits=named.micro_credits,
-                    total_micro_credits=named.micro_credits,
-                    children=named.children,
-                    truncated=named.truncated,
-                )
-        raise errors.NotFound(f"transaction {transaction_id!r} not found")
+    raise errors.NotFound(f"transaction {transaction_id!r} not found")
+
+
+def _visible(tx: Transaction, principal: Principal, org_id: str, transaction_id: str) -> Execution | None:
+    """The execution whose transaction it is, if the principal sees it; an execution sees itself and what it started."""
+    found = tx.executions.find(transaction_id)
+    if found is None or found.org_id != org_id or principal.workspace_id not in (None, found.workspace_id):
+        return None
+    if principal.role is not Role.EXECUTION:
+        return found
+    asking = principal.execution_id or ""
+    return found if found.id == asking or tx.executions.is_descendant(found.id, asking) else None
 
 
 class _Named:

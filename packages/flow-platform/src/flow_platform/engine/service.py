@@ -32,7 +32,6 @@ from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
 from flow_platform.engine.parts import Parts
-from flow_platform.engine.parts import Parts
 from flow_platform.engine.policies import PolicyService
 from flow_platform.engine.recorder import Recorder
 from flow_platform.engine.releases import Releases
@@ -47,7 +46,6 @@ from flow_platform.engine.sent_events import SentEvents
 from flow_platform.engine.service_calls import ServiceCalls
 from flow_platform.engine.service_tokens import ServiceTokens
 from flow_platform.engine.services import Services
-from flow_platform.engine.sessions import Sessions
 from flow_platform.engine.sessions import Sessions
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.submit import Submitter
@@ -117,7 +115,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self.leasing = leasing or Leasing()
         self._master_keys = master_keys or MasterKeys()
-        self._rates = rates or RateCard()
+        self.rates = rates or RateCard()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._identity = uuid.uuid4().hex
         self._link = Link(nats_url, name=f"engine-{self._identity[:8]}")
@@ -176,7 +174,7 @@ class Engine:
         self.sent_events = SentEvents(
             self.store, self.clock, self._wakeups, self.executions, ends, grants, self._claims
         )
-        self.billing = Billing(self.store, self.executions)
+        self.billing = Billing(self.store)
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
         self.releases = Releases(self.store, self.clock)
@@ -195,7 +193,7 @@ class Engine:
             grants,
             self._link.get_object,
             ends,
-            self._rates,
+            self.rates,
         )
         self._heartbeats = Heartbeats(
             self.store,
