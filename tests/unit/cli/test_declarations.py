@@ -140,3 +140,39 @@ def test_the_example_means_the_same_read_and_imported():
     spec.loader.exec_module(module)
     for component in read_components(path):
         assert getattr(module, component.declaration.entry_point).declaration == component.declaration
+
+
+def test_agents_are_read_with_what_they_call_and_come_after_it(tmp_path: Path) -> None:
+    (tmp_path / "blocks.py").write_text("from flow_sdk import code_block\n@code_block\ndef pay_back(n: int): ...\n")
+    (tmp_path / "agents.py").write_text(
+        "import flow_sdk as f\nfrom blocks import pay_back as refund\n"
+        "@f.transform\ndef clean(d): ...\n"
+        "boss = f.agent('boss', model='test/echo', prompt='p', tools=[helper, 'mcp:s/t'], conversations=True)\n"
+        "helper = f.agent('helper', model='test/echo', prompt='p', output=list[int],\n"
+        "    tools=[clean, f.tool(refund, approval=True)], limits={'turns': 3})\n"
+    )
+
+    found = find_components(tmp_path)
+
+    assert [one.label for one in found][-2:] == ["agents/helper", "agents/boss"]
+    helper, boss = [one.body for one in found[-2:]]
+    assert helper["tools"] == ["transform/clean", {"ref": "code_block/pay-back", "approval": True}]
+    assert (helper["output_type"], helper["limits"]) == ("list[int]", {"turns": 3})
+    assert "helper = f.agent" in helper["code"]
+    assert boss["tools"] == ["agent/helper", "mcp:s/t"]
+    assert "code" not in boss
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = agent('y', model='m', prompt='p', tools=[nobody])\n", r":2: tool 'nobody' is no component"),
+        ("x = agent('y', model='m', prompt=str(1))\n", r":2: option 'prompt' of agent is 'str\(1\)'"),
+        ("x = agent('y', model='m', prompt='p', limits={'turn': 1})\n", r":2: agent: limits has no option 'turn'"),
+        ("x = agent('Y', model='m', prompt='p')\n", r":2: agent: slug 'Y'"),
+        ("x = agent('y', model='m', prompt='p', tools=[f()])\n", r":2: a tool is 'f\(\)'"),
+    ],
+)
+def test_an_agent_that_cannot_be_read_is_named_with_file_and_line(source, text: str, message: str):
+    with pytest.raises(InvalidInput, match=message):
+        find_components(source(HEAD + text))
