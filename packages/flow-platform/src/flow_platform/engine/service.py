@@ -84,8 +84,6 @@ class Engine:
     releases: Releases
     parts: Parts
     sessions: Sessions
-    parts: Parts
-    sessions: Sessions
     schedules: Schedules
     rollouts: Rollouts
     variables: Variables
@@ -178,8 +176,6 @@ class Engine:
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
         self.releases = Releases(self.store, self.clock)
-        self.parts = Parts(self.store, self.clock)
-        self.sessions = Sessions(self.store)
         self.parts = Parts(self.store, self.clock)
         self.sessions = Sessions(self.store)
         self.variables = Variables(self.store)
