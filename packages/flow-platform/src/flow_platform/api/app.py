@@ -71,8 +71,6 @@ def create_app(
         *ComponentRoutes(engine).routes(),
         *SessionRoutes(engine).routes(),
         *PartRoutes(engine).routes(),
-        *SessionRoutes(engine).routes(),
-        *PartRoutes(engine).routes(),
         *RolloutRoutes(engine).routes(),
         *RingRoutes(engine).routes(),
         *VariableRoutes(engine).routes(),
