@@ -144,8 +144,7 @@ class Engine:
         self.secrets = Secrets(self.store, self.clock, self._master_keys)
         await self.secrets.start()
         self._secret_delivery = SecretDelivery(self.store, self.secrets)
-        self.api_keys = ApiKeys(self.store, self.clock)
-        self.budgets = Budgets(self.store, self.clock)
+        self._keep_records()
         stages = Stages()
         notices = CancelNotices(self._link.publish, self._wakeups)
         self.policies = PolicyService(self.store, self.clock, self._wakeups)
@@ -165,20 +164,13 @@ class Engine:
         self.retries = Retries(self.store, self.clock, self._wakeups, stages, self._claims, grants)
         ends = Ends(graphs.advance)
         self.executions = Executions(self.store, self.clock, self._wakeups, notices, ends)
-        self.services = Services(self.store, self.clock)
-        self.service_tokens = ServiceTokens(self.store, self.clock)
         self.service_calls = ServiceCalls(self.store, self.submitter, self.executions)
         self.checkpoints = Checkpoints(self.store, self.clock, self._wakeups, self.executions)
         self.sent_events = SentEvents(
             self.store, self.clock, self._wakeups, self.executions, ends, grants, self._claims
         )
-        self.billing = Billing(self.store)
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
-        self.releases = Releases(self.store, self.clock)
-        self.parts = Parts(self.store, self.clock)
-        self.sessions = Sessions(self.store)
-        self.variables = Variables(self.store)
         self._recorder = Recorder(
             self.store,
             self.clock,
@@ -204,6 +196,21 @@ class Engine:
         self.sweeper = Sweeper(self.store, self.clock, self._wakeups, notices, ends)
         self.scheduler = Scheduler(self.store, self.clock, self._wakeups, stages, self._claims, grants, notices, ends)
         self.schedules = Schedules(self.store, self.clock, self._wakeups, stages, grants, self.scheduler)
+        self._begin()
+
+    def _keep_records(self) -> None:
+        """What needs nothing but the store."""
+        self.api_keys = ApiKeys(self.store, self.clock)
+        self.budgets = Budgets(self.store, self.clock)
+        self.billing = Billing(self.store)
+        self.services = Services(self.store, self.clock)
+        self.service_tokens = ServiceTokens(self.store, self.clock)
+        self.releases = Releases(self.store, self.clock)
+        self.parts = Parts(self.store, self.clock)
+        self.sessions = Sessions(self.store)
+        self.variables = Variables(self.store)
+
+    def _begin(self) -> None:
         self._spawn("link", self._link.connect(self._attach))
         self._spawn("rollouts", RolloutWatch(self.store, self.clock, self._wakeups, self.rollouts).run())
         self._spawn("policies", self.policies.run())
