@@ -12,15 +12,14 @@ import pytest_asyncio
 
 from flow_platform.store.query import Query
 from flow_platform.store.sqlite import SqliteConnection
-from tests.support.authorisation import PATH, document, read_table
+from tests.support.authorisation import IDS, PATH, document, read_table
 from tests.support.two_organizations import World, two_organizations
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROWS = read_table()
 DOCUMENTATION = PATH.parents[2] / "docs" / "authorisation.md"
-IDS = ("component", "ring", "deployment", "execution", "schedule", "key", "checkpoint")
-STRANGERS = ("admin", "viewer", "key runner", "wide admin", "execution", "none")
+STRANGERS = ("admin", "key runner", "wide admin", "execution", "none")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -40,8 +39,8 @@ async def ask(client: httpx.AsyncClient, world: World, credential: str, request:
 def masked(answer: httpx.Response, ids: Mapping[str, str]) -> tuple[int, str]:
     """What an answer says besides the ids that were asked with, and its own."""
     text = answer.text.replace(answer.headers["x-request-id"], "REQUEST")
-    for name, value in ids.items():
-        text = text.replace(value, name)
+    for value in ids.values():
+        text = text.replace(value, "ID")
     return answer.status_code, text
 
 
@@ -147,7 +146,7 @@ async def test_what_was_tried_changed_nothing(world: World) -> None:
 
 
 def theirs_of(world: World, whose: str) -> dict[str, str]:
-    return world.theirs[whose].ids
+    return nobodys() | world.theirs[whose].ids
 
 
 class Statements:

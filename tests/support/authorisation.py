@@ -15,9 +15,13 @@ EVERYBODY: Final = "everybody"
 ENDED: Final = "ended"
 REFUSED: Final = (401, 403, 409)  # Of no use any more: by itself, for the role, as its attempt has ended.
 _PLACEHOLDER: Final = re.compile(r"{(\w+)}")
-_OF_PATH: Final = {
-    f"{name}_id": name for name in ("execution", "ring", "deployment", "schedule", "key", "checkpoint")
-} | {"transaction_id": "execution"}
+IDS: Final = (
+    *("component", "ring", "deployment", "execution", "schedule", "key", "checkpoint", "part", "agent", "session"),
+    *("transaction", "service", "endpoint", "token", "job"),
+)
+"""Of what requests name by id; the placeholders of the table."""
+
+_OF_PATH: Final = {f"{name}_id": name for name in IDS if name != "component"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Row:
     def has_ids(self) -> bool:
         """Whether a request names things by their ids, besides organization and workspace."""
         inside = f"{self.path.removeprefix(WORKSPACE)} {self.body} {self.query}"
-        return bool(set(_PLACEHOLDER.findall(inside)) - {"org_id", "name", "number"})
+        return bool(set(_PLACEHOLDER.findall(inside)) - {"org_id", "name", "number", "version", "path"})
 
     def expected(self, credential: str) -> int:
         """The status for a credential in its own workspace."""
@@ -68,7 +72,9 @@ class Row:
     def request(self, org_id: str, workspace_id: str, ids: Mapping[str, str], component: str) -> dict[str, Any]:
         """What to send: arguments of a client's `request`."""
         of_path = {"org_id": org_id, "workspace_id": workspace_id, "component_id": component, "name": "GREETING"}
-        of_path |= {"number": "1"} | {name: ids[what] for name, what in _OF_PATH.items()}
+        of_path |= {"number": "1", "version": "1", "path": "greet"} | {
+            name: ids[what] for name, what in _OF_PATH.items()
+        }
         sent = {"component": component} | dict(ids)
         request: dict[str, Any] = {"method": self.method, "url": _filled(self.path, of_path)}
         if self.body is not None:

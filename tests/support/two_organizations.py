@@ -64,8 +64,21 @@ async def one_of_each(tenant: Tenant) -> Owned:
         owned.ids["schedule"] = (await client.post("/schedules", json=schedule)).json()["id"]
         owned.ids["key"] = (await client.post("/api-keys", json={"name": "k", "role": "viewer"})).json()["id"]
         await client.put("/policies", json={"component_id": owned.ids["component"], "concurrency": 5})
+        owned.ids["part"] = (await client.post("/schemas", json={"slug": "mine", "schema": {}})).json()["id"]
+        service = (await client.post("/services", json={"slug": f"s{uuid.uuid4().hex[:8]}"})).json()["id"]
+        endpoint = {
+            "name": "greet",
+            "method": "POST",
+            "path": "/greet",
+            "component": {"kind": "code_block", "slug": "mine"},
+        }
+        owned.ids["service"] = service
+        owned.ids["endpoint"] = (await client.post(f"/services/{service}/endpoints", json=endpoint)).json()["id"]
+        owned.ids["token"] = (await client.post(f"/services/{service}/tokens", json={"name": "t"})).json()["id"]
+        published = await client.post(f"/services/{service}/publish")
+        assert published.status_code == 201, published.text
     assignment = await running(tenant)
-    owned.ids["execution"] = assignment.execution_id
+    owned.ids["execution"] = owned.ids["transaction"] = assignment.execution_id
     async with tenant.as_execution(assignment) as client:
         asked = {"kind": "event", "name": "go"}
         answer = await client.post(f"/executions/{assignment.execution_id}/checkpoints", json=asked)

@@ -15,7 +15,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.service import AuthMode, Endpoint, PublishedService, Service, ServiceToken, canonical
 from flow_platform.domain.service_path import match, most_literal_first
-from flow_platform.engine.executions import Executions
+from flow_platform.engine.executions import Executions, check_token_is_live
 from flow_platform.engine.service_tokens import refused
 from flow_platform.engine.submission import Submission
 from flow_platform.engine.submit import IdempotencyKey, Submitter, check_key
@@ -77,14 +77,14 @@ class ServiceCalls:
             NotFound: There is none that the caller may know of, or it is a draft.
             Unauthenticated: Nobody may be told whether there is one.
         """
-        found = await self._store.read(lambda tx: self._find(tx, org_id, id_or_slug, number))
+        found = await self._store.read(lambda tx: self._find(tx, caller, org_id, id_or_slug, number))
         if found is not None:
             self._keep(found.version)
         return self._admit(caller, org_id, id_or_slug, found)
 
     async def artifact(self, caller: Caller, org_id: str, id_or_slug: str, number: int | None) -> Opened:
         """The same with the skills artifact, for who may read it: everybody, where everybody may call all endpoints."""
-        found = await self._store.read(lambda tx: _find_whole(tx, org_id, id_or_slug, number))
+        found = await self._store.read(lambda tx: _find_whole(tx, caller, org_id, id_or_slug, number))
         opened = self._admit(caller, org_id, id_or_slug, found)
         if caller.is_anonymous and not all(each.auth is AuthMode.PUBLIC for each in opened.version.endpoints):
             raise _nobody()
@@ -97,16 +97,14 @@ class ServiceCalls:
             raise _nobody()
         if caller.principal is not None:
             caller.principal.require(Action.READ, org_id)
-            if found is not None and caller.principal.workspace_id not in (None, found.service.workspace_id):
-                found = None  # As if there was none: with the same words.
         if caller.token is not None and (found is None or caller.token.service_id != found.service.id):
             raise refused()
         if found is None:
             raise errors.NotFound(f"service {id_or_slug!r} has no such published version")
         return found
 
-    def _find(self, tx: Transaction, org_id: str, id_or_slug: str, number: int | None) -> Opened | None:
-        service = tx.services.find(org_id, id_or_slug)
+    def _find(self, tx: Transaction, caller: Caller, org_id: str, id_or_slug: str, number: int | None) -> Opened | None:
+        service = _service_of(tx, caller, org_id, id_or_slug)
         if service is None:
             return None
         wanted = service.latest_version if number is None else number
@@ -248,8 +246,19 @@ def _idempotency(call: Call, variant: str) -> IdempotencyKey | None:
     return IdempotencyKey(f"service:{named}", hashlib.sha256(content).hexdigest())
 
 
-def _find_whole(tx: Transaction, org_id: str, id_or_slug: str, number: int | None) -> Opened | None:
-    service = tx.services.find(org_id, id_or_slug)
+def _service_of(tx: Transaction, caller: Caller, org_id: str, id_or_slug: str) -> Service | None:
+    """The service, if the caller may know of it; one of another workspace takes the way of one that nobody has."""
+    if caller.principal is None:
+        return tx.services.find(org_id, id_or_slug)
+    if caller.principal.execution_id is not None:
+        check_token_is_live(tx, caller.principal)
+    if caller.principal.org_id != org_id:
+        return None
+    return tx.services.find(org_id, id_or_slug, inside=caller.principal.workspace_id)
+
+
+def _find_whole(tx: Transaction, caller: Caller, org_id: str, id_or_slug: str, number: int | None) -> Opened | None:
+    service = _service_of(tx, caller, org_id, id_or_slug)
     if service is None:
         return None
     version = tx.services.find_version(service.id, service.latest_version if number is None else number)

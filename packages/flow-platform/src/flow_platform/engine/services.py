@@ -302,8 +302,8 @@ def find_service(
 ) -> Service:
     """Raises NotFound when the workspace has no such service."""
     check_workspace(tx, org_id, workspace_id)
-    service = tx.services.find(org_id, id_or_slug, for_update=for_update)
-    if service is None or service.workspace_id != workspace_id:
+    service = tx.services.find(org_id, id_or_slug, inside=workspace_id, for_update=for_update)
+    if service is None:
         raise errors.NotFound(f"service {id_or_slug!r} not found")
     return service
 

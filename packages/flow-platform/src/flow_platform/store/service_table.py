@@ -23,8 +23,10 @@ class ServiceTable(Protocol):
         """Raises Conflict when the slug is taken; after a race the store runs the operation again first."""
         ...
 
-    def find(self, org_id: str, id_or_slug: str, *, for_update: bool = False) -> Service | None:
-        """In whatever workspace of the organization: the service says in which."""
+    def find(
+        self, org_id: str, id_or_slug: str, *, inside: str | None = None, for_update: bool = False
+    ) -> Service | None:
+        """In that workspace; else in whatever workspace of the organization: the service says in which."""
         ...
 
     def update(self, service: Service) -> None:

@@ -139,12 +139,15 @@ class ServiceRows(ServiceTokenRows):
     def insert(self, service: Service) -> None:
         self._connection.run(_INSERT, _row_of(service))
 
-    def find(self, org_id: str, id_or_slug: str, *, for_update: bool = False) -> Service | None:
+    def find(
+        self, org_id: str, id_or_slug: str, *, inside: str | None = None, for_update: bool = False
+    ) -> Service | None:
         # The id first: a slug may be made to look like another service's id.
         for query in _FIND[for_update]:
             row = self._connection.row(query, {"org_id": org_id, "service": id_or_slug})
-            if row is not None:
-                return _service(row)
+            # One of another workspace is as none, and takes the same way.
+            if row is not None and inside in (None, (found := _service(row)).workspace_id):
+                return found
         return None
 
     def update(self, service: Service) -> None:
