@@ -109,6 +109,7 @@ _IN_WORKSPACE: Final[dict[str, Access]] = {
     "GET /services/{service_id}/tokens": _ADMINISTER,
     "POST /services/{service_id}/tokens": Access(Action.ADMINISTER, api_keys=False),
     "DELETE /services/{service_id}/tokens/{token_id}": _ADMINISTER,
+    **{f"{method} /mcp": _SUBMIT for method in ("GET", "POST", "DELETE")},
     **{f"POST /{part}": _PUBLISH for part in _PARTS},
     **{f"GET /{part}{below}": _READ for part in _PARTS for below in ("", "/{part_id}", "/{part_id}/versions")},
     "GET /agents/{agent_id}/sessions": _READ,

@@ -18,6 +18,7 @@ from flow_platform.api.front_page import FrontPage
 from flow_platform.api.gateway import GatewayRoutes
 from flow_platform.api.health import HealthRoutes
 from flow_platform.api.inline import InlineRoutes
+from flow_platform.api.mcp import McpRoutes
 from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
@@ -82,6 +83,7 @@ def create_app(
         *TokenRoutes(engine).routes(),
         *CredentialRoutes(engine).routes(),
         *ServiceRoutes(engine).routes(),
+        *McpRoutes(engine).routes(),
         *ServiceCallRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
         *FrontPage().routes(),

@@ -46,6 +46,9 @@ class Link:
                 bus = await self._open()
                 break
             except errors.BusUnavailable as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():  # nats-py takes a cancel for one more failure to connect.
+                    raise asyncio.CancelledError from error
                 logger.info("NATS is not there yet: %s", error)
                 await asyncio.sleep(RECONNECT_SECONDS)
         self._bus = bus

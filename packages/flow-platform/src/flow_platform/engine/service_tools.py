@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.service import Endpoint, PublishedService, Service
-from flow_platform.engine.service_input import takes_object, tool_schema
+from flow_platform.engine.service_input import tool_schema
 from flow_platform.engine.skills import tool_description
 from flow_platform.engine.tool_references import RESOLVERS
 from flow_platform.engine.validation import shown
@@ -89,7 +89,6 @@ def _agent_tool(tool: ServiceTool) -> AgentTool:
         target=ToolTarget.SERVICE,
         ref=tool.ref,
         parameters=tool.input_schema,
-        wrapped=not takes_object(tool.endpoint),
     )
     seconds = tool.endpoint.timeout_seconds
     return made if seconds is None else made.model_copy(update={"timeout_seconds": seconds})
