@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from flow_platform.hostile.box import Box
+from flow_platform.hostile.canaries import Canaries, planted
 from flow_platform.hostile.suite import box_around
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from tests.support.sandbox_cache import sandbox_cache
@@ -22,10 +23,16 @@ async def sandbox() -> AsyncIterator[NamespacesSandbox]:
     await opened.close()
 
 
+@pytest.fixture(scope="package")
+def canaries() -> Iterator[Canaries]:
+    with planted() as value:
+        yield value
+
+
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def box(sandbox: NamespacesSandbox) -> AsyncIterator[Box]:
-    async with box_around(sandbox) as planted:
-        yield planted
+async def box(canaries: Canaries) -> AsyncIterator[Box]:
+    async with box_around(NamespacesSandbox(sandbox_cache(), pool_size=2), canaries) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from flow_platform.hostile import escape, exhaustion, frames, neighbours, supply
 from flow_platform.hostile.answer import leaks
 from flow_platform.hostile.attempt import Attempt
 from flow_platform.hostile.box import Box
+from flow_platform.hostile.canaries import planted
 from flow_platform.hostile.suite import box_around
 from flow_platform.sandbox.namespaces import frames as frame_reader
 from flow_platform.sandbox.namespaces import identity, runtime_root, sandbox, template
@@ -27,13 +28,9 @@ Patch = pytest.MonkeyPatch
 
 @asynccontextmanager
 async def weakened(cache: Path) -> AsyncIterator[Box]:
-    opened = NamespacesSandbox(cache, pool_size=0)
-    await opened.open()
-    try:
-        async with box_around(opened) as box:
+    with planted() as canaries:
+        async with box_around(NamespacesSandbox(cache, pool_size=0), canaries) as box:
             yield box
-    finally:
-        await opened.close()
 
 
 async def found(cache: Path, attempts: tuple[Attempt[Box], ...], name: str) -> list[str]:

@@ -31,9 +31,15 @@ PROGRAM_SECONDS: Final = 10.0
 def doctor(
     data: Annotated[Path | None, typer.Option("--data", help="Data folder; default: ./.flow.")] = None,
     show_settings: Annotated[bool, typer.Option("--settings", help="List all settings and stop.")] = False,
+    hostile: Annotated[
+        bool, typer.Option("--hostile", help="Try to break out, on this machine: about a minute.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Checks this machine: sandbox, cgroups, NATS, database, port, Python. Exits with 1 when something is missing."""
+    """Checks this machine: sandbox, cgroups, NATS, database, port, Python. Exits with 1 when something is missing.
+
+    With `--hostile` it tries instead what strangers' code would try, and exits with 1 when anything leaks.
+    """
     from flow_platform.settings import documentation, load_settings
 
     if show_settings:
@@ -43,6 +49,12 @@ def doctor(
             output.show_table(("variable", "default", "meaning"), documentation())
         return
     settings = load_settings({"data_dir": data})
+    if hostile:
+        from flow_platform.cli.hostile import try_everything
+
+        if not try_everything(settings, as_json=as_json):
+            raise typer.Exit(1)
+        return
     checks = examine(settings)
     if as_json:
         output.emit_json([vars(check) for check in checks])

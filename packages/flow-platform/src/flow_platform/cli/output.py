@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from flow_platform.domain.inert import inert
+
 STATUS_COLORS: Final = {
     "completed": "green",
     "failed": "red",
@@ -23,12 +25,12 @@ STATUS_COLORS: Final = {
 
 def say(text: str) -> None:
     """A line for people."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(inert(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def emit(text: str) -> None:
-    """A line of data."""
-    print(text, flush=True)  # noqa: T201
+    """A line of data: what executions wrote is in it, so nothing that a terminal obeys."""
+    print(inert(text), flush=True)  # noqa: T201
 
 
 def emit_json(value: Any) -> None:
@@ -57,7 +59,7 @@ def paint(text: str, color: str, stream: Any = None) -> str:
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table on a terminal; aligned plain lines, which `cut` and `awk` can read, elsewhere."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    texts = [["" if cell is None else inert(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich import box
         from rich.console import Console

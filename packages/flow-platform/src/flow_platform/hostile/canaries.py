@@ -35,13 +35,14 @@ class Canaries:
     def needles(self) -> dict[str, str]:
         """What to look for, changed so that the text itself is no find."""
         return {
-            "secret in the server's environment": _changed(self.environment),
-            "secret of an execution of the same component": _changed(self.execution),
-            "secret of another tenant": _changed(self.tenant),
+            "secret in the server's environment": changed(self.environment),
+            "secret of an execution of the same component": changed(self.execution),
+            "secret of another tenant": changed(self.tenant),
         }
 
 
-def _changed(text: str) -> str:
+def changed(text: str) -> str:
+    """The text so that it is no find itself."""
     return bytes(byte ^ 1 for byte in text.encode()).hex()
 
 

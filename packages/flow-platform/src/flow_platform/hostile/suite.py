@@ -1,4 +1,4 @@
-"""All attempts, and how to try them at one sandbox or one platform."""
+"""All attempts, and how to try them at one sandbox and one platform."""
 
 from __future__ import annotations
 
@@ -7,10 +7,24 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-from flow_platform.hostile import borders, canaries, escape, exhaustion, frames, neighbours, supply, ways_out
+from flow_platform.hostile import (
+    borders,
+    escape,
+    exhaustion,
+    frames,
+    front,
+    gateway,
+    neighbours,
+    supply,
+    tenants,
+    tokens,
+    ways_out,
+)
 from flow_platform.hostile.answer import Answer
 from flow_platform.hostile.attempt import Attempt
 from flow_platform.hostile.box import Box
+from flow_platform.hostile.canaries import Canaries
+from flow_platform.hostile.world import World
 from flow_platform.sandbox.base import Sandbox
 
 Place = TypeVar("Place")
@@ -24,17 +38,28 @@ BOX_ATTEMPTS: Final[tuple[Attempt[Box], ...]] = (
     *supply.ATTEMPTS,
     *borders.ATTEMPTS,
 )
+WORLD_ATTEMPTS: Final[tuple[Attempt[World], ...]] = (
+    *tenants.ATTEMPTS,
+    *tokens.ATTEMPTS,
+    *gateway.ATTEMPTS,
+    *front.ATTEMPTS,
+)
+AT_ONCE: Final = 3
+"""Attempts at the same time: most wait for something."""
 
 
 @asynccontextmanager
-async def box_around(sandbox: Sandbox) -> AsyncGenerator[Box]:
-    """Plants canaries around an open sandbox."""
-    weak = frozenset(check.name for check in await sandbox.check() if check.level == "weak")
-    with canaries.planted() as planted:
+async def box_around(sandbox: Sandbox, planted: Canaries) -> AsyncGenerator[Box]:
+    """Opens a sandbox with canaries around it."""
+    await sandbox.open()
+    try:
+        weak = frozenset(check.name for check in await sandbox.check() if check.level == "weak")
         yield Box(sandbox, planted, weak)
+    finally:
+        await sandbox.close()
 
 
-async def try_all(attempts: Sequence[Attempt[Place]], place: Place, at_once: int) -> list[Answer]:
+async def try_all(attempts: Sequence[Attempt[Place]], place: Place, at_once: int = AT_ONCE) -> list[Answer]:
     """Tries them, so many at the same time; the answers come in the order of the attempts."""
     room = asyncio.Semaphore(at_once)
 
