@@ -12,6 +12,7 @@ from flow_platform.api.body import read_json, read_model
 from flow_platform.api.context import principal_of, reference, workspace_of
 from flow_platform.api.executions import hold_seconds
 from flow_platform.api.routing import WORKSPACE, Parameter, Route
+from flow_platform.domain.errors import Forbidden
 from flow_platform.domain.principal import Action
 from flow_platform.engine.checkpoints import check_value
 from flow_platform.engine.validation import invalid
@@ -99,7 +100,7 @@ class CheckpointRoutes:
         ]
 
     async def ask(self, request: Request) -> Response:
-        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+        org_id, workspace_id, execution_id = await self._asking(request)
         body = await read_model(request, CheckpointRequest)
         checkpoints = self._engine.checkpoints
         return json_answer(await checkpoints.ask(principal_of(request), org_id, workspace_id, execution_id, body))
@@ -119,7 +120,7 @@ class CheckpointRoutes:
         return json_answer(document, 200, {"Preference-Applied": f"wait={hold:g}"} if hold is not None else None)
 
     async def finish(self, request: Request) -> Response:
-        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+        org_id, workspace_id, execution_id = await self._asking(request)
         checkpoint_id = reference(request, "checkpoint_id", "checkpoint")
         result = await read_model(request, StepResult)
         document = await self._engine.checkpoints.finish(
@@ -128,7 +129,7 @@ class CheckpointRoutes:
         return json_answer(document)
 
     async def suspension(self, request: Request) -> Response:
-        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+        org_id, workspace_id, execution_id = await self._asking(request)
         body = await read_model(request, SuspensionRequest)
         checkpoints = self._engine.checkpoints
         return json_answer(
@@ -146,6 +147,20 @@ class CheckpointRoutes:
             principal_of(request), org_id, workspace_id, execution_id, request.path_params["name"], payload, key
         )
         return json_answer(sent, 202)
+
+    async def _asking(self, request: Request) -> tuple[str, str, str]:
+        """Organization, workspace and execution, which asks for itself; refused before a body is read.
+
+        Raises:
+            NotFound: There is no such execution, or the asking one does not see it.
+            Forbidden: Somebody else asks.
+        """
+        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+        principal = principal_of(request)
+        if principal.execution_id != execution_id:
+            await self._engine.executions.get(principal, org_id, workspace_id, execution_id)
+            raise Forbidden(f"only execution {execution_id!r} itself asks for its checkpoints, with its own token")
+        return org_id, workspace_id, execution_id
 
 
 def _execution_of(request: Request, action: Action) -> tuple[str, str, str]:
