@@ -95,11 +95,12 @@ class Standing:
 
 
 def day_key(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d")
+    at = at.astimezone(UTC)  # For each submit and entry: `strftime` takes three times as long.
+    return f"{at.year:04}-{at.month:02}-{at.day:02}"
 
 
 def month_key(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m")
+    return day_key(at)[:7]
 
 
 def day_start(at: datetime) -> datetime:

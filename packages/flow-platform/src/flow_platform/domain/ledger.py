@@ -12,7 +12,7 @@ The lifecycle event of the tree gives a discount on both.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -160,19 +160,21 @@ def totals(parents: Mapping[str, str | None], own: Mapping[str, int]) -> dict[st
     """The cost of each node with all that is below it.
 
     Args:
-        parents: Of each node; parents come before their children.
+        parents: Of each node, in any order; a parent that is not among the nodes is none.
         own: Micro-credits of each node itself.
     """
+    below: dict[str | None, list[str]] = {}
+    for node, parent in parents.items():
+        below.setdefault(parent if parent in parents else None, []).append(node)
+    from_above = list(below.get(None, []))
+    for node in from_above:  # Which grows meanwhile.
+        from_above += below.get(node, [])
     result = {node: own.get(node, 0) for node in parents}
-    for node in reversed(list(parents)):
+    for node in reversed(from_above):
         parent = parents[node]
         if parent in result:
             result[parent] += result[node]
     return result
-
-
-def total(entries: Iterable[Entry]) -> int:
-    return sum(entry.micro_credits for entry in entries)
 
 
 def _bounded(value: float, most: int) -> int:

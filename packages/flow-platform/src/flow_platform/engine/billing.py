@@ -170,7 +170,7 @@ def _tree(tx: Transaction, top: Execution, limit: int) -> tuple[TransactionNode,
     shown = walked[:limit]
     own = tx.ledger.own_costs(shown)
     if len(walked) > limit:
-        with_all_below: Mapping[str, int] = tx.ledger.subtree_costs(shown)
+        with_all_below: Mapping[str, int] = tx.ledger.costs_with_all_below(top.root_id)
     else:
         with_all_below = totals({one.id: one.parent_id for one in shown}, own)
     children: dict[str, list[TransactionNode]] = {}

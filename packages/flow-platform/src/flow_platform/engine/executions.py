@@ -265,13 +265,13 @@ class Executions:
         ]
 
 
-def _nest(documents: Iterable[StatusDocument], top: str) -> dict[str, Any]:
-    nodes: dict[str, dict[str, Any]] = {}
-    for document in documents:  # Parents before their children.
-        node = nodes[document.execution_id] = {"execution": document.model_dump(mode="json"), "children": []}
-        parent = nodes.get(document.parent_execution_id or "")
-        if parent is not None and document.execution_id != top:
-            parent["children"].append(node)
+def _nest(documents: builtins.list[StatusDocument], top: str) -> dict[str, Any]:
+    nodes: dict[str, dict[str, Any]] = {
+        one.execution_id: {"execution": one.model_dump(mode="json"), "children": []} for one in documents
+    }
+    for one in documents:
+        if one.parent_execution_id in nodes and one.execution_id != top:
+            nodes[one.parent_execution_id]["children"].append(nodes[one.execution_id])
     return nodes[top]
 
 

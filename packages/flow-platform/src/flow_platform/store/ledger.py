@@ -16,7 +16,7 @@ from sqlalchemy import Column, Index, PrimaryKeyConstraint, Table, bindparam
 
 from flow_platform.domain.budget import day_key, month_key
 from flow_platform.domain.execution import Execution
-from flow_platform.domain.ledger import Entry
+from flow_platform.domain.ledger import Entry, totals
 from flow_platform.store.budgets import CHARGE
 from flow_platform.store.connection import Connection
 from flow_platform.store.execution_rows import COLUMNS, from_row
@@ -84,27 +84,26 @@ _COST_OF_TREE = Query(
     "cost of tree",
     sa.select(_OWN_SUM, sa.select(_sum(_l.micro_credits)).where(_l.tree_id == bindparam("tree_id")).scalar_subquery()),
 )
-_below = sa.select(bindparam("node_id", type_=Word).label("id")).cte("below", recursive=True)
-_below = _below.union_all(sa.select(_e.id).where(_e.parent_id == _below.c.id))
-# A sum of sums: joined, a planner could read the whole tree for each of its nodes.
-_SUM_OF_EACH: Final = _sum(
-    sa.select(_sum(_l.micro_credits))
-    .where(_l.tree_id == bindparam("tree_id"), _l.node_id == _below.c.id)
-    .scalar_subquery()
+_OWN = Query("own cost", sa.select(bindparam("node_id", type_=Word), _OWN_SUM))
+# Trees are walked level by level, each node's children by their index: in one recursive statement a planner without
+# statistics would read the whole table for them.
+_IDS_OF_CHILDREN = Query("ids of children", sa.select(_e.id).where(_e.parent_id == bindparam("parent_id")))
+_CHILDREN = Query(
+    "children",
+    sa.select(*COLUMNS)
+    .where(_e.parent_id == bindparam("parent_id"))
+    .order_by(_e.created_at, _e.id)
+    .limit(bindparam("limit")),
+)
+_EXECUTION = Query("execution at the top", sa.select(*COLUMNS).where(_e.id == bindparam("id")))
+_PARENTS_IN_TREE = Query(
+    "parents in tree",
+    sa.select(_e.id, _e.parent_id).where(_e.root_id == bindparam("tree_id"), _e.parent_id.is_not(None)),
 )
 _OWN_OF_TREE = Query(
     "own costs of tree",
     sa.select(_l.node_id, _sum(_l.micro_credits)).where(_l.tree_id == bindparam("tree_id")).group_by(_l.node_id),
 )
-_COST_OF_SUBTREE = Query("cost of subtree", sa.select(_OWN_SUM, sa.select(_SUM_OF_EACH).scalar_subquery()))
-_OWN = Query("own cost", sa.select(bindparam("node_id", type_=Word), _OWN_SUM))
-_SUBTREE = Query(
-    "cost of each subtree", sa.select(bindparam("node_id", type_=Word), sa.select(_SUM_OF_EACH).scalar_subquery())
-)
-_walked = sa.select(*COLUMNS).where(_e.id == bindparam("id")).cte("walked", recursive=True)
-_walked = _walked.union_all(sa.select(*COLUMNS).where(_e.parent_id == _walked.c.id))
-# Without an order: both databases walk in breadth, and stop at the limit.
-_BELOW = Query("executions below", sa.select(*_walked.c).limit(bindparam("limit")))
 _ENTRIES = Query(
     "ledger entries",
     sa.select(*(_l[name] for name in FIELDS)).where(*_OF_NODE).order_by(_l.at, _l.source).limit(bindparam("limit")),
@@ -187,27 +186,39 @@ class LedgerRows:
         return True
 
     def cost(self, execution: Execution) -> Cost:
-        query = _COST_OF_TREE if execution.parent_id is None else _COST_OF_SUBTREE
-        row = self._connection.row(query, _node(execution))
-        return Cost(*row) if row else Cost(0, 0)
+        if execution.parent_id is None:
+            row = self._connection.row(_COST_OF_TREE, _node(execution))
+            return Cost(*row) if row else Cost(0, 0)
+        nodes = [_node(execution)]
+        level = [execution.id]
+        while level:
+            level = [row[0] for row in self._connection.rows_of_each(_IDS_OF_CHILDREN, [_below(one) for one in level])]
+            nodes += [{"tree_id": execution.root_id, "node_id": one} for one in level]
+        costs = dict(self._connection.rows_of_each(_OWN, nodes))
+        return Cost(costs[execution.id], sum(costs.values()))
 
     def own_costs(self, executions: Sequence[Execution]) -> dict[str, int]:
-        # What never began has no entries of its own.
-        return self._costs(_OWN, [execution for execution in executions if execution.attempt])
+        rows = self._connection.rows_of_each(_OWN, [_node(execution) for execution in executions])
+        return {node: cost for node, cost in rows if cost}
 
     def own_costs_of_tree(self, tree_id: str) -> dict[str, int]:
         rows = self._connection.rows(_OWN_OF_TREE, {"tree_id": tree_id})
         return {row[0]: row[1] for row in rows}
 
-    def subtree_costs(self, executions: Sequence[Execution]) -> dict[str, int]:
-        return self._costs(_SUBTREE, executions)
-
-    def _costs(self, query: Query, of: Sequence[Execution]) -> dict[str, int]:
-        rows = self._connection.rows_of_each(query, [_node(execution) for execution in of])
-        return {node: cost for node, cost in rows if cost}
+    def costs_with_all_below(self, tree_id: str) -> dict[str, int]:
+        rows = self._connection.rows(_PARENTS_IN_TREE, {"tree_id": tree_id})
+        parents: dict[str, str | None] = {tree_id: None}
+        parents.update((row[0], row[1]) for row in rows)
+        return totals(parents, self.own_costs_of_tree(tree_id))
 
     def below(self, execution_id: str, limit: int) -> list[Execution]:
-        return [from_row(row) for row in self._connection.rows(_BELOW, {"id": execution_id, "limit": limit})]
+        row = self._connection.row(_EXECUTION, {"id": execution_id})
+        found = level = [from_row(row)] if row else []
+        while level and len(found) < limit:
+            wanted = [_below(one.id) | {"limit": limit - len(found)} for one in level[: limit - len(found)]]
+            level = [from_row(row) for row in self._connection.rows_of_each(_CHILDREN, wanted)]
+            found = [*found, *level]
+        return found[:limit]
 
     def entries(self, tree_id: str, node_id: str, limit: int) -> list[Entry]:
         rows = self._connection.rows(_ENTRIES, {"tree_id": tree_id, "node_id": node_id, "limit": limit})
@@ -246,6 +257,10 @@ class LedgerRows:
 
 def _node(execution: Execution) -> dict[str, Any]:
     return {"tree_id": execution.root_id, "node_id": execution.id}
+
+
+def _below(execution_id: str) -> dict[str, Any]:
+    return {"parent_id": execution_id}
 
 
 def _entry(row: Sequence[Any]) -> Entry:

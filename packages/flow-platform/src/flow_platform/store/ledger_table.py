@@ -59,8 +59,8 @@ class LedgerTable(Protocol):
         """The same, of all executions of a tree."""
         ...
 
-    def subtree_costs(self, executions: Sequence[Execution]) -> dict[str, int]:
-        """Micro-credits of each with all that is below it, for those where that is something."""
+    def costs_with_all_below(self, tree_id: str) -> dict[str, int]:
+        """Micro-credits of each execution of a tree with all that is below it."""
         ...
 
     def below(self, execution_id: str, limit: int) -> list[Execution]:
