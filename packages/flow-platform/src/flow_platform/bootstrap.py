@@ -40,7 +40,7 @@ HEAVY: Final = {
     "server": (
         "uvloop",
         "uvicorn",
-        "uvicorn.protocols.http.httptools_impl",
+        "flow_platform.api.http_protocol",
         "flow_platform.api.app",
         "flow_platform.engine.service",
         "flow_platform.store.sql_store",
@@ -154,7 +154,10 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
     import uvicorn
 
     from flow_platform.api.app import create_app
+    from flow_platform.api.http_protocol import BoundedHttpProtocol
     from flow_platform.engine.grants import Leasing
+    from flow_platform.engine.issuer_settings import read_issuers
+    from flow_platform.engine.issuers import Issuers
     from flow_platform.engine.master_keys import load_master_keys
     from flow_platform.engine.rate_card import read_rate_card
     from flow_platform.engine.service import Engine
@@ -186,6 +189,7 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
         rates=read_rate_card(settings.rates_file),
     )
     platform_models = read_platform_models(settings.models_file)
+    engine.issuers = Issuers(read_issuers(settings.issuers_file))
     await engine.start()
     provider_keys = SecretKeys(engine.secrets, os.environ)
     models = ModelGateway(engine.store, engine.clock, provider_keys, platform_models, rates=engine.rates)
@@ -199,7 +203,7 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
             server_header=False,
             proxy_headers=False,  # Nothing here asks for the client's address.
             interface="asgi3",
-            http="httptools",
+            http=BoundedHttpProtocol,
             lifespan="off",
             ws="none",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

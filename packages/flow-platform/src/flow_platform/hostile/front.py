@@ -52,6 +52,8 @@ _SCREEN: Final = (
 )
 _ORIGIN: Final = "http://evil.test"
 _SLOW_CONNECTIONS: Final = 100
+_PIECE_BYTES: Final = 1 << 20
+_ENDLESS_BYTES: Final = 64 << 20
 _ANSWER_SECONDS: Final = 15.0
 _BASES: Final = (
     *("http://169.254.169.254/latest", "http://127.0.0.1:1/v1", "https://127.0.0.1/v1", "http://[::1]/v1"),
@@ -163,15 +165,37 @@ async def _load(world: World) -> list[Answer]:
         "no JSON": (b"\xff\xfe", {}),
         "not a number": (b'{"slug": NaN}', {}),
         "a body of 40 MiB": (bytes(40 << 20), {}),
-        "a header of 1 MiB": (b"{}", {"X-Large": "x" * (1 << 20)}),
-        "5,000 headers": (b"{}", {f"X-{number}": "x" * 20 for number in range(5_000)}),
     }
     for name, (body, headers) in bodies.items():
         status = await _post(world, f"{first.path}/code-blocks", body, headers)
         found.append(expect(47, name, str(status or "cut"), refused=status < 500 and not 200 <= status < 300))
+    heads = {
+        "a header of 1 MiB": {"X-Large": "x" * (1 << 20)},
+        "5,000 headers": {f"X-{number}": "x" * 20 for number in range(5_000)},
+    }
+    for name, headers in heads.items():
+        status = await _post(world, f"{first.path}/code-blocks", b"{}", headers)
+        found.append(expect(47, name, str(status or "cut"), refused=status in (0, 400, 431)))
+    found.append(await _endless_header(world))
     async with world.client() as client:
         alive = (await client.get("/healthz")).status_code
     return [*found, expect(47, "the request after all of them", str(alive), refused=alive == 200)]
+
+
+async def _endless_header(world: World) -> Answer:
+    """A header that goes on and on: who gathers it runs out of memory."""
+    address = urlsplit(world.base_url)
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Endless: ")
+    sent = 0
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            while sent < _ENDLESS_BYTES:
+                writer.write(b"x" * _PIECE_BYTES)
+                await writer.drain()
+                sent += _PIECE_BYTES
+    writer.close()
+    return expect(47, "a header without end", f"cut after {sent >> 20} MiB", refused=sent < _ENDLESS_BYTES)
 
 
 async def _post(world: World, path: str, body: bytes, headers: dict[str, str]) -> int:
