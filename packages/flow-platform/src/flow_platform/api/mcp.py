@@ -34,7 +34,7 @@ class McpRoutes:
                 f"{WORKSPACE}/mcp",
                 self.serve,
                 summary,
-                tag="MCP",
+                tag="MCP" if method == "POST" else None,
                 answers={200: "Messages of MCP, streamable HTTP"},
                 parameters=[_RING, _RING_HEADER],
             )

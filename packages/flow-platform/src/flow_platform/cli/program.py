@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "rollback": ("rings", "Take a deployment back."),
     "token": ("token", "Make a token."),
     "schedule": ("schedule", "Start components by the clock."),
+    "service": ("service", "Publish endpoints of components, and call them."),
     "secret": ("secret", "Set, list and delete secrets."),
     "policy": ("policy", "Limits, rates, priorities and retries of components in rings."),
     "doctor": ("doctor", "Check this machine, and say how to mend what is missing."),

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from flow_platform.domain import errors
@@ -234,7 +235,7 @@ class Services:
             if newest is not None and newest.digest == digest:
                 return newest, False
             number = service.latest_version + 1
-            bundle = bundle_of(service, number, service.name, service.description, endpoints, now.isoformat())
+            bundle = bundle_of(service, number, service.name, service.description, endpoints, _instant(now))
             skills = json.dumps(bundle, separators=(",", ":")).encode()
             if len(skills) > MAX_ARTIFACT_BYTES:
                 raise errors.PayloadTooLarge(
@@ -404,3 +405,8 @@ def _version(tx: Transaction, component: Component, ring: Ring) -> Version | Non
 def _digest(service: Service, endpoints: tuple[Endpoint, ...]) -> str:
     contents = [{name: value for name, value in vars(endpoint).items() if name != "id"} for endpoint in endpoints]
     return checksum({"name": service.name, "description": service.description, "endpoints": contents})
+
+
+def _instant(at: datetime) -> str:
+    """As the API's documents write it."""
+    return at.isoformat().replace("+00:00", "Z")
