@@ -54,7 +54,7 @@ async def _forged(world: World) -> list[Answer]:
     head, body, signature = good.split(".")
     claims: dict[str, Any] = jwt.decode(good, options={"verify_signature": False})
     header: dict[str, Any] = jwt.get_unverified_header(good)
-    keys = (await world.client().get("/.well-known/jwks.json")).json()["keys"]
+    keys = (await world.first.http.get("/.well-known/jwks.json")).json()["keys"]
     public: str = keys[0]["x"]
     theirs = _part(claims | {"org": world.second.org_id, "ws": world.second.workspace_id})
     forged = {

@@ -103,7 +103,7 @@ async def _service() -> AsyncGenerator[Service]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(1):
                 service.heard.append(await reader.read(4096))
                 writer.write(service.answer)
                 await writer.drain()
