@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import sqlite3
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +18,7 @@ from flow_platform.domain.ledger import Entry
 from flow_platform.store import open_store
 from flow_platform.store.base import Store, Transaction, Workspace
 from flow_platform.store.ledger_table import By, Cost
+from tests.support.eventually import eventually
 from tests.support.store_records import child_of, execution, insert, started
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -218,3 +221,53 @@ async def test_a_budget_counts_from_the_beginning_of_its_periods(store: Store) -
     )
     await store.write(lambda tx: tx.budgets.delete("org", "workspace"))
     assert await store.read(lambda tx: tx.budgets.standing("org", "workspace", NOON)) is None
+
+
+async def test_a_budget_misses_nothing_that_is_recorded_at_the_moment_it_is_set(postgresql_url: str) -> None:
+    one, two = open_store(postgresql_url), open_store(postgresql_url)
+    await one.open()
+    await two.open()
+    appended, go_on = threading.Event(), threading.Event()
+
+    def append_slowly(tx: Transaction) -> None:
+        tx.ledger.append(entry("early", 700))
+        appended.set()
+        assert go_on.wait(10)
+
+    recording = asyncio.create_task(one.write(append_slowly))
+    await asyncio.to_thread(appended.wait, 10)
+    setting = asyncio.create_task(
+        two.write(lambda tx: tx.budgets.save("org", "workspace", Budget(1000), "admin", NOON))
+    )
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        await eventually(lambda: _waits_for_a_lock(connection), bool)
+    go_on.set()
+    await asyncio.gather(recording, setting)
+    await append(one, entry("late", 30))
+
+    standing = await two.read(lambda tx: tx.budgets.standing("org", "workspace", NOON))
+    assert standing is not None
+    assert [period.spent for period in standing.periods] == [730, 730]
+    await one.close()
+    await two.close()
+
+
+async def _waits_for_a_lock(connection: psycopg.Connection[Any]) -> bool:
+    return bool(connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone())
+
+
+async def test_entries_of_two_engines_add_up_in_the_budget(postgresql_url: str) -> None:
+    stores = [open_store(postgresql_url) for _ in range(2)]
+    for store in stores:
+        await store.open()
+    await stores[0].write(lambda tx: tx.budgets.save("org", "workspace", Budget(1000), "admin", NOON))
+
+    await asyncio.gather(
+        *(append(store, entry(f"{number}-{n}", 3)) for number, store in enumerate(stores) for n in range(100))
+    )
+
+    standing = await stores[1].read(lambda tx: tx.budgets.standing("org", "workspace", NOON))
+    assert standing is not None
+    assert [period.spent for period in standing.periods] == [600, 600]
+    for store in stores:
+        await store.close()
