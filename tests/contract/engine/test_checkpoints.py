@@ -85,6 +85,17 @@ async def test_an_event_that_comes_before_the_wait_is_kept_in_order(stage: Stage
     assert [(await workflow.ask("event", "paid", occurrence=n)).value for n in (0, 1)] == [1, 2]
 
 
+async def test_an_event_ends_no_step_and_no_timer_of_its_name(stage: Stage) -> None:
+    workflow = await Workflow.start(stage)
+    asked = [await workflow.ask("step", "go"), await workflow.ask("timer", "go", seconds=60)]
+    assert (await workflow.send("go", 7)).delivered is False
+    assert [
+        (await workflow.ask(one.kind, "go", seconds=60 if one.kind == "timer" else None, occurrence=0)).status
+        for one in asked
+    ] == ["open", "open"]
+    assert (await workflow.ask("event", "go")).value == 7
+
+
 async def test_an_event_that_is_sent_twice_under_one_key_comes_once(stage: Stage) -> None:
     workflow = await Workflow.start(stage)
     first = await workflow.send("paid", 1, key="k")

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 from flow_platform.domain import errors
-from flow_platform.domain.checkpoint import Checkpoint, SentEvent
+from flow_platform.domain.checkpoint import AWAITED, Checkpoint, SentEvent
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
@@ -115,7 +115,9 @@ class SentEvents:
         now = self._clock.now()
         position = tx.checkpoints.count_sent(execution.id) + 1
         sent = SentEvent(new_id(now, self._entropy), execution.id, position, name, payload, principal.subject, now, key)
-        waiting = [found for found in tx.checkpoints.open(execution.id, name) if found.is_open(now)]
+        opened = tx.checkpoints.open(execution.id, name)
+        # A step or a timer of the same name gets nothing from outside.
+        waiting = [found for found in opened if found.kind in AWAITED and found.is_open(now)]
         for checkpoint in waiting:
             value = _value_for(checkpoint, principal, payload, now)
             done = dataclasses.replace(checkpoint, status=CheckpointStatus.DONE, value=value, finished_at=now)
