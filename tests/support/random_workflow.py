@@ -27,6 +27,7 @@ from tests.support.stage import Stage
 T = TypeVar("T")
 LEAVES: Final = ("call", "call", "fails", "step", "bad step", "sleep", "event")
 SLEEP: Final = 0.02
+DRAINED: Final = {"code": "runner_drained", "message": "its runner stops"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Run:
     own: asyncio.Queue[Assignment] = field(default_factory=asyncio.Queue[Assignment])
     waits: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     asked: Counter[str] = field(default_factory=Counter[str])
+    losses: int = 0
     is_over: bool = False
     ids: list[str] = field(default_factory=list[str])
 
@@ -98,7 +100,9 @@ class Run:
             details = [{"field": f"{kind}_id", "message": one} for kind, one in sorted(self.waits)]
             error: dict[str, Any] = {"code": SUSPENDED, "details": details}
         else:
-            error = self.draw.choice([LOST, {"code": "runner_drained", "message": "bye"}])
+            # The third loss at one place would end it.
+            error = self.draw.choice([LOST, DRAINED]) if self.losses < 2 else DRAINED
+            self.losses += error is LOST
         await self.stage.runner.report(stale, error=error)
         get = self.stage.get
         await eventually(
@@ -115,7 +119,11 @@ class Run:
             await self.stage.engine.sweeper.sweep(leases=False)
             return not self.own.empty()
 
-        await eventually(handed_out, bool)
+        try:
+            await eventually(handed_out, bool)
+        except AssertionError as error:
+            error.add_note(f"{await self.stage.get(self.workflow.id)} of {self.program}")
+            raise
         self.workflow.assignment = self.own.get_nowait()
 
     async def speak_late(self, stale: Assignment) -> None:
