@@ -158,6 +158,8 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
     from flow_platform.engine.grants import Leasing
     from flow_platform.engine.issuer_settings import read_issuers
     from flow_platform.engine.issuers import Issuers
+    from flow_platform.engine.issuer_settings import read_issuers
+    from flow_platform.engine.issuers import Issuers
     from flow_platform.engine.master_keys import load_master_keys
     from flow_platform.engine.rate_card import read_rate_card
     from flow_platform.engine.service import Engine

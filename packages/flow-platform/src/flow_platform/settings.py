@@ -171,6 +171,9 @@ class Settings:
     rates_file: Path | None = _setting(  # noqa: RUF009
         None, _optional_path, "What CPU and memory cost, and discounts, in TOML or JSON; empty: the card that ships."
     )
+    issuers_file: Path | None = _setting(  # noqa: RUF009
+        None, _optional_path, "Outside issuers of tokens (OpenID Connect) that are trusted, in TOML."
+    )
     ready_file: Path | None = _setting(  # noqa: RUF009
         None, _optional_path, "Written when the platform takes requests."
     )
@@ -343,6 +346,7 @@ def _completed(settings: Settings) -> Settings:
         slots=settings.slots or 2 * (os.cpu_count() or 1),
         models_file=settings.models_file.absolute() if settings.models_file else None,
         rates_file=settings.rates_file.absolute() if settings.rates_file else None,
+        issuers_file=settings.issuers_file.absolute() if settings.issuers_file else None,
         ready_file=settings.ready_file.absolute() if settings.ready_file else None,
         master_key_file=(settings.master_key_file or data_dir / "master.key").absolute(),
         runner_id=settings.runner_id or re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:64] or "runner",

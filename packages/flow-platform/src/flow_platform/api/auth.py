@@ -56,6 +56,8 @@ async def authenticate(engine: Engine, authorization: str | None, api_key: str |
     if token.startswith(PREFIX):  # Of a client that has one place for whatever credential.
         return await engine.api_keys.authenticate(token), None
     now = engine.clock.now()
+    if (issuer := engine.issuers.of(token)) is not None:
+        return await engine.credentials.believe(await issuer.authenticate(token, now)), None
     credential = await engine.credentials.inspect(token)
     # People's tokens end when they say: nothing here could take back one that renews itself.
     if credential.principal.role is not Role.EXECUTION or now < credential.half_life:

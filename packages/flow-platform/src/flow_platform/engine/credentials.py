@@ -95,6 +95,15 @@ class Credentials:
             credential = self.tokens.inspect(token, self._clock.now())
         return await self.with_actions(credential) if credential.principal.role is Role.CUSTOM else credential
 
+    async def believe(self, credential: Credential) -> Credential:
+        """One that somebody else has verified: unless it was revoked here, and with what its role may now.
+
+        Raises:
+            Unauthenticated: `token_revoked`.
+        """
+        self.tokens.check(credential, self._clock.now())
+        return await self.with_actions(credential) if credential.principal.role is Role.CUSTOM else credential
+
     async def with_actions(self, credential: Credential) -> Credential:
         """The same, with what its custom role may now: nothing, when there is no such role any more."""
         principal = credential.principal

@@ -29,6 +29,7 @@ from flow_platform.engine.executions import Executions
 from flow_platform.engine.first_start import ensure_first_tenant
 from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.heartbeats import Heartbeats
+from flow_platform.engine.issuers import Issuers
 from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
 from flow_platform.engine.parts import Parts
@@ -113,6 +114,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self.leasing = leasing or Leasing()
         self._master_keys = master_keys or MasterKeys()
+        self.issuers = Issuers()  # Set before the start, when others' tokens are believed, too.
         self.rates = rates or RateCard()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._identity = uuid.uuid4().hex
