@@ -386,7 +386,6 @@ async def test_there_is_no_other_network_beside_the_proxy(sandbox: Sandbox, host
         tools()
         + """
 import socket
-
 def connect(family, address):
     with socket.socket(family, socket.SOCK_STREAM) as connection:
         connection.settimeout(3)
