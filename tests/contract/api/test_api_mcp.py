@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -239,3 +241,16 @@ async def test_names_of_tools_are_short_and_apart() -> None:
     assert tool_name("transform", "a") == "transform__a"
     assert len(one) == len(two) == MAX_NAME
     assert one != two
+
+
+async def test_a_server_starts_without_what_speaks_the_protocol() -> None:
+    program = (
+        "import sys, flow_platform.api.app, flow_platform.engine.service\n"
+        "print([name for name in ('mcp', 'mcp_types', 'sse_starlette', 'jsonschema_path') if name in sys.modules])\n"
+    )
+
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")

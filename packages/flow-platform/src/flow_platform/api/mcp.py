@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
@@ -47,8 +49,12 @@ class McpRoutes:
 
     async def serve(self, request: Request) -> Response:
         require_not_execution(principal_of(request), Action.SUBMIT, *workspace_of(request))
-        if self._server is None:
-            from flow_platform.api.mcp_server import McpServer  # Half a second of imports, and few need it.
+        server = self._server or await self._made()
+        return await server.answer(request)
 
-            self._server = self._server or McpServer(self._engine)
-        return await self._server.answer(request)
+    async def _made(self) -> McpServer:
+        """Beside other requests: there is a second of imports, and few need them."""
+        module = await asyncio.to_thread(importlib.import_module, "flow_platform.api.mcp_server")
+        made = self._server or module.McpServer(self._engine)  # Two may have asked at the same time.
+        self._server = made
+        return made

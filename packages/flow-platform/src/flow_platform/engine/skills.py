@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from flow_platform.domain.service import IDEMPOTENT, AuthMode, Endpoint, Service, checksum
 from flow_platform.engine.service_input import body_schema, example_of, parameter_schema, query_schema
@@ -120,7 +121,7 @@ def examples_of(service: Service, number: int, endpoint: Endpoint) -> dict[str, 
     values = example_of(endpoint)
     path = endpoint.path
     for name in endpoint.parameters:
-        path = path.replace(f"{{{name}}}", str(values.get(name, name)))
+        path = path.replace(f"{{{name}}}", quote(str(values.get(name, name)), safe=""))
     rest = {name: value for name, value in values.items() if name not in endpoint.parameters}
     url = base_path(service, number) + path
     send = body_schema(endpoint) is not None
@@ -135,7 +136,8 @@ def examples_of(service: Service, number: int, endpoint: Endpoint) -> dict[str, 
     )
     auth = "" if endpoint.auth is AuthMode.PUBLIC else ' -H "Authorization: Bearer $AUTH_TOKEN"'
     body = f" -H 'Content-Type: application/json' -d {_quoted(json.dumps(rest))}" if send else ""
-    query = "" if send or not rest else "?" + "&".join(f"{name}={value}" for name, value in rest.items())
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in rest.items()}
+    query = "" if send or not rest else f"?{urlencode(texts)}"
     return {
         "sdk": sdk,
         "cli": f"flow service call {service.slug} {endpoint.name} --version {number} --input {_quoted(given)}",
