@@ -29,7 +29,7 @@ class EndsInOrder:
         is_busy: Whether a task is about to run.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, is_busy: Callable[[], bool]) -> None:
+    def __init__(self, loop: asyncio.SelectorEventLoop, is_busy: Callable[[], bool]) -> None:
         self._loop = loop
         self._is_busy = is_busy
         self._held: list[_Held] = []
