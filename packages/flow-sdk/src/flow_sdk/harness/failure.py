@@ -144,7 +144,10 @@ def _format(error: BaseException) -> str:
 
 
 def _trim(shown: traceback.TracebackException, seen: set[int]) -> None:
-    """Cuts each excursion into the SDK to the line that entered it, and what only led to an error of the SDK."""
+    """Cuts each excursion into the SDK, and what only led to an error of the SDK.
+
+    The line of the component that made it says enough; where none did, the first line of the SDK stays.
+    """
     if id(shown) in seen:
         return
     seen.add(id(shown))
@@ -158,7 +161,7 @@ def _trim(shown: traceback.TracebackException, seen: set[int]) -> None:
     kept: list[traceback.FrameSummary] = []
     for frame in shown.stack:
         was_inside, is_inside = is_inside, _is_ours(frame) or (is_inside and frame.filename != COMPONENT_FILE)
-        if not (was_inside and is_inside):
+        if not (is_inside and (was_inside or kept)):
             kept.append(frame)
     shown.stack[:] = kept
     for other in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
