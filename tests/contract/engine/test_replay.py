@@ -88,6 +88,18 @@ async def test_a_call_that_does_not_match_is_told_with_what_was_expected(stage: 
     assert first.id != second.id
 
 
+async def test_a_call_with_another_input_is_told_as_that(stage: Stage) -> None:
+    workflow = await Workflow.start(stage)
+    await workflow.call({"n": 1})
+    await workflow.lose()
+    await workflow.call({"n": 2})
+    await stage.runner.report(workflow.assignment, "done")
+    await stage.wait(workflow.id)
+    found = stage.engine.executions.events(stage.admin, stage.org_id, stage.workspace_id, workflow.id, 0)
+    [told] = [event.event_data async for event in found if event and event.event_type == "replay_mismatch"]
+    assert "it called code_block 'block' with other arguments (call 2 on record) instead" in told["message"]
+
+
 async def test_what_failed_may_go_another_way_when_it_is_tried_again(stage: Stage) -> None:
     """The first attempt makes up for a child that failed, and fails; in the second one the child completes."""
     workflow = await Workflow.start(stage, retry={"max_attempts": 2})

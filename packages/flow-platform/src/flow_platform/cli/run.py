@@ -145,6 +145,8 @@ def event_line(event: EventDocument) -> str:
     if event.event_type == "log" and isinstance(data, dict):
         log = cast("dict[str, Any]", data)
         return f"{instant} {log.get('stream', 'log')}: {str(log.get('text') or log.get('data') or '').rstrip()}"
+    if event.event_type == "replay_mismatch" and isinstance(data, dict):
+        return f"{instant} {event.event_type}: {cast('dict[str, Any]', data).get('message')}"
     return f"{instant} {event.event_type}: {output.compact(event.event_data)}"
 
 

@@ -164,7 +164,7 @@ def mismatch(tx: Transaction, parent: Execution) -> dict[str, Any] | None:
     came = tx.executions.first_new_call(parent.id, parent.attempt) if expected else None
     if expected is None:
         return None
-    instead = f"it called {came.component} (call {came.ordinal}) instead" if came else "it called nothing instead"
+    instead = f"it called {_which(came, expected)} instead" if came else "it called nothing instead"
     lost = f"attempt {parent.attempt} did not repeat call {expected.ordinal} to {expected.component}"
     return {
         "expected": _told(expected),
@@ -192,6 +192,14 @@ def _last_failure(tx: Transaction, parent: Execution) -> int:
     earlier = (attempt for attempt in tx.executions.attempts(parent.id) if attempt.number < parent.attempt)
     failed = [attempt.number for attempt in earlier if attempt.error and attempt.error.code not in INTERRUPTED]
     return max(failed, default=0)
+
+
+def _which(came: Call, expected: Call) -> str:
+    """What came, and what is different about it: not always the component."""
+    how = "" if came.component != expected.component else " once more"
+    if how and came.key != expected.key:
+        how = " with other arguments"
+    return f"{came.component}{how} (call {came.ordinal} on record)"
 
 
 def _told(call: Call) -> dict[str, Any]:
