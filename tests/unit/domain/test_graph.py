@@ -94,7 +94,7 @@ def test_upstream_is_everything_before():
     [
         ({}, "nodes: is required"),
         ([], "graph: "),
-        ({"nodes": []}, "nodes: "),
+        ({"nodes": []}, "nodes: expected at least 1, got none"),
         ({"nodes": [{"id": "a"}]}, "node 'a'.component_ref: is required"),
         ({"nodes": [_node("a b")]}, "node 'a b'.id: expected 1 to 63 letters"),
         ({"nodes": [_node("a", component_ref="step")]}, "node 'a'.component_ref: expected kind/slug"),
@@ -131,6 +131,11 @@ def test_upstream_is_everything_before():
 )
 def test_refused(document: Any, expected: str):
     assert any(problem.startswith(expected) for problem in _problems(document)), _problems(document)
+
+
+def test_a_node_that_is_wrong_is_not_told_as_a_missing_one_as_well():
+    [problem] = _problems({"nodes": [_node("a", component_ref="step")]})
+    assert problem.startswith("node 'a'.component_ref: "), problem
 
 
 def test_a_node_behind_a_condition_that_never_holds_is_unreachable():

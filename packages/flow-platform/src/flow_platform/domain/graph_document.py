@@ -101,8 +101,8 @@ def parse_document(document: Any) -> GraphDocument:
     try:
         return GraphDocument.model_validate(document)
     except pydantic.ValidationError as error:
-        details = [_detail(document, problem) for problem in error.errors(include_url=False)[:MAX_DETAILS]]
-        raise problems_error(details, error.error_count()) from error
+        problems = [problem for problem in error.errors(include_url=False) if not _follows(problem)]
+        raise problems_error([_detail(document, one) for one in problems[:MAX_DETAILS]], len(problems)) from error
 
 
 def canonical(document: GraphDocument) -> dict[str, Any]:
@@ -123,6 +123,11 @@ def edge_name(source: str, target: str) -> str:
     return f"edge {source!r} -> {target!r}"
 
 
+def _follows(problem: Any) -> bool:
+    """Whether it says that there is too little only because what is there has problems of its own."""
+    return problem["type"] == "too_short" and bool(problem["input"])
+
+
 def _detail(document: Any, problem: Any) -> dict[str, Any]:
     location = list(problem["loc"])
     place = ".".join(str(part) for part in location) or "graph"
@@ -140,6 +145,8 @@ def _detail(document: Any, problem: Any) -> dict[str, Any]:
             return {"field": place, "message": "is required"}
         case "extra_forbidden":
             return {"field": place, "message": "is no field that is known here"}
+        case "too_short":
+            return {"field": place, "message": f"expected at least {problem['ctx']['min_length']}, got none"}
         case "too_long":
             limits = problem["ctx"]
             message = f"expected at most {limits['max_length']}, got {limits['actual_length']}"
