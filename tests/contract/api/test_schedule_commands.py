@@ -74,7 +74,7 @@ async def test_every_is_an_interval(typed: Flow) -> None:
         (("create",), "expected KIND/SLUG"),
         (("pause", "x", "--cron", "* * * * *"), "are for create"),
         (("create", "code-blocks/echo", "--cron", "99 * * * *"), "'99'"),
-        (("create", "code-blocks/echo"), "either cron or interval"),
+        (("create", "code-blocks/echo"), "either --cron or --every"),
         (("create", "code-blocks/echo", "--every", "soon"), "'soon'"),
         (("create", "code-blocks/absent", "--every", "1h"), "'absent' not found"),
         (("show", "absent"), "'absent' not found"),

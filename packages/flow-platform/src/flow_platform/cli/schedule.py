@@ -61,6 +61,8 @@ def schedule(
         raise FlowError(f"flow schedule {action.value}: {expected}", hint="flow schedule --help")
     if action is not Action.CREATE and (cron, every, given, timeout) != (None, None, None, None):
         raise InvalidInput(f"flow schedule {action.value}: --cron, --every, --input and --timeout are for create")
+    if action is Action.CREATE and (cron is None) == (every is None):
+        raise InvalidInput("flow schedule create: expected either --cron or --every")
     with Remote(connection) as remote:
         if action is Action.LIST:
             _list(remote, as_json)

@@ -204,13 +204,13 @@ def check_schedule(schedule: Schedule) -> Schedule:
         InvalidInput: Not exactly one of cron and interval, or one of its values is out of bounds.
     """
     if (schedule.cron is None) == (schedule.interval is None):
-        raise _invalid("cron", schedule.cron, "either cron or interval")
+        raise _invalid("cron", schedule.cron, "either cron or interval_seconds")
     if schedule.cron is not None:
         parse_cron(schedule.cron, schedule.time_zone)
     if schedule.interval is not None and not SHORTEST_INTERVAL <= schedule.interval <= LONGEST_INTERVAL:
-        raise _invalid("interval", str(schedule.interval), f"{SHORTEST_INTERVAL} to {LONGEST_INTERVAL}")
+        raise _invalid("interval_seconds", _seconds(schedule.interval), f"1 to {_seconds(LONGEST_INTERVAL)} (366 days)")
     if not timedelta() <= schedule.catch_up <= LONGEST_CATCH_UP:
-        raise _invalid("catch_up", str(schedule.catch_up), f"0 to {LONGEST_CATCH_UP}")
+        raise _invalid("catch_up_seconds", _seconds(schedule.catch_up), f"0 to {_seconds(LONGEST_CATCH_UP)} (366 days)")
     if schedule.starts_at and schedule.ends_at and schedule.starts_at >= schedule.ends_at:
         raise _invalid(
             "ends_at", schedule.ends_at.isoformat(), f"later than starts_at {schedule.starts_at.isoformat()}"
@@ -265,6 +265,10 @@ def _run_key(schedule: Schedule, scheduled_at: datetime) -> str:
 
 def _start(schedule: Schedule, scheduled_at: datetime) -> Start:
     return Start(scheduled_at, _run_key(schedule, scheduled_at))
+
+
+def _seconds(span: timedelta) -> float:
+    return float(f"{span.total_seconds():.6f}")
 
 
 def _invalid(field: str, value: object, expected: str) -> errors.InvalidInput:
