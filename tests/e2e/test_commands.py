@@ -300,6 +300,8 @@ def test_an_event_is_kept_for_its_wait_and_an_ended_execution_takes_none(platfor
     execution_id = started.stdout.strip()
     kept = platform.flow("send", execution_id, "paid", "--input", '{"amount": 3}')
     assert (kept.returncode, "kept" in kept.stderr) == (0, True), kept.stderr
+    early = platform.flow("send", execution_id, "ship", "--approve")
+    assert (early.returncode, "the answer does not count" in early.stderr) == (1, True), early.stderr
     both = platform.flow("send", execution_id, "paid", "--approve", "--reject")
     assert "expected one of" in both.stderr
     platform.flow("cancel", execution_id)

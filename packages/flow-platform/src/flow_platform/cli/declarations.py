@@ -71,7 +71,7 @@ def find_components(path: Path) -> list[Publishable]:
         FlowError: There is none, or one is declared in a way that cannot be read; with file and line.
     """
     if not path.exists():
-        raise FlowError(f"{str(path)!r} does not exist: expected a Python file or a folder")
+        raise FlowError(f"{str(path)!r} does not exist: expected a Python file, a *.workflow.json or a folder")
     files = [path] if path.is_file() else sorted(_source_files(path))
     found: list[Publishable] = []
     for file in files:

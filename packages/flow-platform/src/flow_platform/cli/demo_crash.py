@@ -76,7 +76,7 @@ def show_proof(proof: dict[str, Any]) -> None:
         ["of these ran to completion, once", str(proof["completed"]), ""],
         ["ended before the kill, and begun again", str(proof["ended_before_and_begun_again"]), ""],
         ["under way at the kill, and begun again", str(proof["begun_again"]), "attempt 2"],
-        ["attempts of the workflow", str(proof["workflow_attempts"]), "one lost, one that went on"],
+        ["attempts of the workflow", str(proof["workflow_attempts"]), "one lost; each other one went on"],
     ]
     output.show_table(("what", "number", ""), rows)
 

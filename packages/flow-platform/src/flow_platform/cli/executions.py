@@ -69,7 +69,8 @@ def show(
         return
     output.show_table(("field", "value"), _fields(document))
     for error in document.errors:
-        output.emit(f"\nattempt {error.attempt}: {error.code}: {error.message}")
+        node = next((f"{one['field']}, " for one in error.details if "node" in one), "")
+        output.emit(f"\n{node}attempt {error.attempt}: {error.code}: {error.message}")
         if error.traceback:
             output.emit(error.traceback.rstrip())
     if below:
@@ -232,7 +233,7 @@ def _fields(document: StatusDocument) -> list[tuple[str, Any]]:
         ("parent", document.parent_execution_id),
         ("retry of", document.retry_of_execution_id),
         ("retried as", document.retried_as_execution_id),
-        ("attempt", f"{document.attempt} of at most {document.max_attempts}"),
+        ("attempt", f"{document.attempt} of at most {document.max_attempts}" if document.attempt else None),
         ("created", document.created_at),
         ("started", document.started_at),
         ("finished", document.finished_at),

@@ -25,6 +25,7 @@ _Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 def rings(
     connection: Connection,
     ring: Annotated[str | None, typer.Argument(help="Ring to change.", show_default=False)] = None,
+    create: Annotated[bool, typer.Option("--create", help="Make it; needs --order.")] = False,
     order: Annotated[int | None, typer.Option(min=0, help="Lower ones come first.", show_default=False)] = None,
     auto_deploy: Annotated[
         bool | None,
@@ -52,7 +53,7 @@ def rings(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Lists the rings; with a ring and options, changes it, from now on."""
+    """Lists the rings; with a ring and options, changes it, from now on, or makes it."""
     from flow_platform.cli.remote import Remote
 
     rule = dict(zip(RULE_FIELDS, (failure_rate, minimum_count, window, watch), strict=True))
@@ -61,16 +62,21 @@ def rings(
     change: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if rule and no_rollback:
         raise InvalidInput("--no-rollback does not go with a rule: expected one of them")
-    if ring is None and (change or rule or no_rollback or set_ or unset):
-        raise InvalidInput("expected the ring that is to be changed")
+    if ring is None and (create or change or rule or no_rollback or set_ or unset):
+        raise InvalidInput("expected the ring that is to be changed or made")
+    if create and order is None:
+        raise InvalidInput("--create: expected --order, too; flow rings shows those of the others")
     with Remote(connection) as remote:
         if ring is not None:
-            known = _ring(remote, ring)
+            known = {"name": ring, "env": {}, "rollback": None} if create else _ring(remote, ring)
             if rule or no_rollback:
                 change["rollback"] = None if no_rollback else {**(known["rollback"] or {}), **rule}
             if set_ or unset:
                 change["env"] = _variables(known["env"], set_ or [], unset or [])
-            shown = [remote.patch(f"/rings/{known['id']}", change) if change else known]
+            if create:
+                shown = [remote.post("/rings", {"name": ring, **change})[1]]
+            else:
+                shown = [remote.patch(f"/rings/{known['id']}", change) if change else known]
         else:
             shown = remote.get("/rings")["items"]
     if as_json:

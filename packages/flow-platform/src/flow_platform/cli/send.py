@@ -11,7 +11,7 @@ from flow_platform.cli import output
 from flow_platform.cli.connection import Connection, with_connection
 from flow_platform.cli.executions import JsonOption
 from flow_platform.cli.run import read_input
-from flow_platform.domain.errors import InvalidInput
+from flow_platform.domain.errors import FlowError, InvalidInput
 
 
 @with_connection
@@ -32,11 +32,17 @@ def send(
 
     if [given is not None, approve, reject].count(True) > 1:
         raise InvalidInput("flow send: expected one of --input, --approve and --reject")
-    if comment and not (approve or reject):
+    is_answer = approve or reject
+    if comment and not is_answer:
         raise InvalidInput(f"--comment {comment!r} goes with --approve or --reject")
-    payload = {"approved": approve, "comment": comment} if approve or reject else read_input(given or "null")
+    payload = {"approved": approve, "comment": comment} if is_answer else read_input(given or "null")
     with Remote(connection) as remote:
         sent = remote.submit(f"/executions/{quote(execution_id, safe='')}/events/{quote(name, safe='')}", payload)
+    if is_answer and not sent["delivered"]:
+        raise FlowError(
+            f"{execution_id} does not ask for approval {name!r} now: the answer does not count",
+            hint=f"flow show {execution_id} says what it waits for",
+        )
     if as_json:
         output.emit_json(sent)
     elif sent["delivered"]:
