@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,14 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
     if server_binaries() is None:
         pytest.skip("no PostgreSQL server on this machine: run scripts/test-services")
     with PostgresqlServer() as server:
-        asyncio.run(_migrate(server.create_database("flow_template")))
+        _in_a_thread(_migrate(server.create_database("flow_template")))
         yield server
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
-    asyncio.run(_migrate(f"sqlite:///{path}"))
+    _in_a_thread(_migrate(f"sqlite:///{path}"))
     return path
 
 
@@ -86,6 +87,12 @@ async def store(store_url: str) -> AsyncIterator[Store]:
     await opened.open()
     yield opened
     await opened.close()
+
+
+def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
+    """Runs it to its end, also where an event loop runs: whichever test asks first for a fixture of the session."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 async def _migrate(url: str) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from flow_platform.domain import errors
 from flow_platform.domain.principal import Principal, Role
+from flow_platform.store.base import ExecutionFilter
+from flow_sdk.wire.execution import StatusDocument
 from flow_sdk.wire.status import Kind, Status
 from tests.support.eventually import eventually
 from tests.support.played_workflow import Workflow
@@ -160,6 +162,28 @@ async def test_an_approval_is_answered_by_those_who_may_and_says_who_it_was(stag
     told = await anext(found)
     assert told is not None
     assert (told.event_type, told.event_data["by"], told.event_data["approved"]) == ("approval", "ada", False)
+
+
+async def test_every_view_says_what_is_waited_for_with_a_container_and_without(stage: Stage) -> None:
+    workflow = await Workflow.start(stage)
+    asked = await workflow.ask("approval", "ship", approvers=["ada"], message="Ship it?")
+
+    async def views() -> set[tuple[str, str]]:
+        place = (stage.admin, stage.org_id, stage.workspace_id)
+        page = await stage.engine.executions.list(*place, ExecutionFilter(), None, 10)
+        tree = await stage.engine.executions.tree(*place, workflow.id)
+        found = [await stage.get(workflow.id), *page.items, StatusDocument.model_validate(tree["execution"])]
+        assert len(found) == 3
+        return {(one.waiting_on.reason, one.waiting_on.message) for one in found if one.waiting_on}
+
+    expected = {("approval", "Waits for approval 'ship' by ada: Ship it?")}
+    assert await views() == expected
+    await workflow.suspend(asked.checkpoint_id)
+    assert await views() == expected
+    ada = Principal("ada", stage.org_id, Role.BUILDER, stage.workspace_id)
+    await workflow.send("ship", {"approved": True}, by=ada)
+    await workflow.next_attempt()
+    assert {reason for reason, _ in await views()} == {"container"}
 
 
 async def test_no_execution_answers_an_approval(stage: Stage) -> None:

@@ -150,30 +150,15 @@ def run_runner_process(settings: Settings, report: Report) -> int:
         return runner.run(run_runner(config))
 
 
-async def _serve(settings: Settings, listener: socket.socket | None, report: Report) -> None:
-    import uvicorn
-
-    from flow_platform.api.app import create_app
-    from flow_platform.api.http_protocol import BoundedHttpProtocol
+def _engine(settings: Settings) -> Engine:
+    """The engine over the configured database, not started yet."""
     from flow_platform.engine.grants import Leasing
-    from flow_platform.engine.issuer_settings import read_issuers
-    from flow_platform.engine.issuers import Issuers
     from flow_platform.engine.issuer_settings import read_issuers
     from flow_platform.engine.issuers import Issuers
     from flow_platform.engine.master_keys import load_master_keys
     from flow_platform.engine.rate_card import read_rate_card
     from flow_platform.engine.service import Engine
-    from flow_platform.gateway.configuration import read_platform_models
-    from flow_platform.gateway.keys import SecretKeys
-    from flow_platform.gateway.model_gateway import ModelGateway
     from flow_platform.store import open_store
-
-    class Server(uvicorn.Server):
-        """Leaves signals to us."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Generator[None]:
-            yield
 
     leasing = Leasing(timedelta(seconds=settings.lease_seconds), timedelta(seconds=settings.heartbeat_seconds))
     keys = load_master_keys(
@@ -190,8 +175,28 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
         master_keys=keys,
         rates=read_rate_card(settings.rates_file),
     )
-    platform_models = read_platform_models(settings.models_file)
     engine.issuers = Issuers(read_issuers(settings.issuers_file))
+    return engine
+
+
+async def _serve(settings: Settings, listener: socket.socket | None, report: Report) -> None:
+    import uvicorn
+
+    from flow_platform.api.app import create_app
+    from flow_platform.api.http_protocol import BoundedHttpProtocol
+    from flow_platform.gateway.configuration import read_platform_models
+    from flow_platform.gateway.keys import SecretKeys
+    from flow_platform.gateway.model_gateway import ModelGateway
+
+    class Server(uvicorn.Server):
+        """Leaves signals to us."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield
+
+    platform_models = read_platform_models(settings.models_file)
+    engine = _engine(settings)
     await engine.start()
     provider_keys = SecretKeys(engine.secrets, os.environ)
     models = ModelGateway(engine.store, engine.clock, provider_keys, platform_models, rates=engine.rates)

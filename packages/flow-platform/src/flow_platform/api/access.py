@@ -13,8 +13,8 @@ from typing import Final
 
 from flow_platform.api.routing import WORKSPACE, Route
 from flow_platform.domain import errors
+from flow_platform.domain.credential import Credential
 from flow_platform.domain.principal import Action, Role
-from flow_platform.engine.tokens import Credential
 from flow_sdk.wire.status import Kind
 
 ORGANIZATION: Final = "/api/v1/orgs/{org_id}"

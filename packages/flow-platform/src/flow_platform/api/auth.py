@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from flow_platform.api.context import RequestContext
 from flow_platform.domain import errors
 from flow_platform.domain.api_key import PREFIX
+from flow_platform.domain.credential import Credential
 from flow_platform.domain.principal import Principal, Role
 from flow_platform.engine.executions import check_token_is_live
-from flow_platform.engine.tokens import Credential
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine

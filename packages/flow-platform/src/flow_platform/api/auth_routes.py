@@ -16,9 +16,9 @@ from flow_platform.api.body import read_model
 from flow_platform.api.context import context_of, principal_of
 from flow_platform.api.routing import Route
 from flow_platform.domain import errors
+from flow_platform.domain.credential import Credential
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.releases import check_workspace
-from flow_platform.engine.tokens import Credential
 from flow_platform.store.base import Transaction, Workspace
 from flow_sdk.wire.management import IdentityDocument, TokenDocument, WorkspaceDocument
 

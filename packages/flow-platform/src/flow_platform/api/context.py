@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from flow_platform.domain import errors
+from flow_platform.domain.credential import Credential
 from flow_platform.domain.principal import Principal
-from flow_platform.engine.tokens import Credential
 
 SCOPE_KEY: Final = "flow.context"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")

@@ -129,7 +129,9 @@ class PartRoutes:
         async def page(request: Request) -> Response:
             cursor, limit = paging(request)
             found = await self._engine.parts.list(principal_of(request), *workspace_of(request), kind, cursor, limit)
-            return page_answer(Page(list(found.items), found.next_cursor), [_document(part, None) for part in found.items])
+            return page_answer(
+                Page(list(found.items), found.next_cursor), [_document(part, None) for part in found.items]
+            )
 
         return page
 

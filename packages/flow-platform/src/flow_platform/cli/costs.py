@@ -91,7 +91,7 @@ def _show_usage(remote: Remote, by: str, since: str | None, until: str | None, *
     connection = remote.connection
     usage = remote.get(
         f"/api/v1/orgs/{connection.org_id}/billing/usage",
-        **{
+        **{  # pyright: ignore[reportArgumentType] - `from` is a keyword, so these are given by their names.
             "by": by,
             "from": since,
             "to": until,

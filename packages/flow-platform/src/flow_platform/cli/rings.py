@@ -68,7 +68,8 @@ def rings(
         raise InvalidInput("--create: expected --order, too; flow rings shows those of the others")
     with Remote(connection) as remote:
         if ring is not None:
-            known = {"name": ring, "env": {}, "rollback": None} if create else _ring(remote, ring)
+            nothing: dict[str, Any] = {"env": {}, "rollback": None}
+            known = nothing if create else _ring(remote, ring)
             if rule or no_rollback:
                 change["rollback"] = None if no_rollback else {**(known["rollback"] or {}), **rule}
             if set_ or unset:

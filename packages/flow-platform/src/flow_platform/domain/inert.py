@@ -13,5 +13,5 @@ _OBEYED: Final = re.compile(
 
 
 def inert(text: str) -> str:
-    """Replaces each character that a terminal would obey by its escape, as `\\u001b`, which is also JSON's."""
+    """Replaces each character that a terminal would obey by the escape of its number, which is also JSON's."""
     return _OBEYED.sub(lambda found: found[1] or f"\\u{ord(found[0]):04x}", text)

@@ -15,9 +15,9 @@ from typing import Final
 from flow_platform.domain import errors
 from flow_platform.domain.api_key import MAX_KEYS, PREFIX, SHOWN_CHARACTERS, ApiKey, digest_of, is_key
 from flow_platform.domain.clock import Clock, new_id
+from flow_platform.domain.credential import Credential
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.releases import check_workspace, require_not_execution
-from flow_platform.engine.tokens import Credential
 from flow_platform.store.base import Store, Transaction
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,9 @@ class ApiKeys:
         Raises:
             Unauthenticated: `api_key_invalid`: unknown, revoked or expired; which of them is not told.
         """
-        found, actions = await self._store.read(lambda tx: _find(tx, key)) if is_key(key) else (None, frozenset[Action]())
+        found, actions = (
+            await self._store.read(lambda tx: _find(tx, key)) if is_key(key) else (None, frozenset[Action]())
+        )
         now = self._clock.now()
         if found is None or now >= found.expires_at:
             raise errors.Unauthenticated("the API key is not valid", code="api_key_invalid")

@@ -43,7 +43,7 @@ def document_of(
     Args:
         result: None for lists, which carry no payloads.
         runners_alive: None when not known; only used to say why an execution is still queued.
-        checkpoints: That are open, of one that waits; only used to say what for.
+        checkpoints: That are open, of one that may wait for them; only used to say what for.
         graph: Of a graph workflow, where that is known.
         held_back: The limit that a queued execution waits for, if one does (`blocked`).
         cost: So far.
@@ -131,7 +131,7 @@ def waiting_on(
                 message=f"Waits for {execution.live_children} unfinished executions that it started",
             )
         case Status.RUNNING:
-            return WaitingOn(
+            return _first_awaited(execution, now, checkpoints) or WaitingOn(
                 reason="container",
                 until=execution.deadline_at,
                 message=f"Attempt {execution.attempt} runs on runner {execution.lease_holder!r}",
@@ -147,16 +147,23 @@ def waiting_on(
 
 
 def _waiting(execution: Execution, now: datetime, checkpoints: Sequence[Checkpoint]) -> WaitingOn:
-    """What a workflow without a container waits for: of its open checkpoints the one that ends first."""
+    """What a workflow without a container waits for."""
+    message = f"Holds no container; waits for {execution.live_children} unfinished executions that it started"
+    return _first_awaited(execution, now, checkpoints) or WaitingOn(
+        reason="children", until=execution.deadline_at, message=message
+    )
+
+
+def _first_awaited(execution: Execution, now: datetime, checkpoints: Sequence[Checkpoint]) -> WaitingOn | None:
+    """Of the checkpoints that are open the one that ends first."""
     awaited = [one for one in checkpoints if one.kind is not CheckpointKind.STEP and one.is_open(now)]
     first = min(awaited, key=lambda one: one.due_at or execution.deadline_at, default=None)
     if first is None:
-        message = f"Holds no container; waits for {execution.live_children} unfinished executions that it started"
-        return WaitingOn(reason="children", until=execution.deadline_at, message=message)
+        return None
     until = min(first.due_at or execution.deadline_at, execution.deadline_at)
     match first.kind:
         case CheckpointKind.TIMER:
-            return WaitingOn(reason="timer", until=until, message="Holds no container; sleeps")
+            return WaitingOn(reason="timer", until=until, message="Sleeps")
         case CheckpointKind.APPROVAL:
             who = ", ".join(first.approvers) or "an admin or a builder"
             asked = f": {first.message}" if first.message else ""

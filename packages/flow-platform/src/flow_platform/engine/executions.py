@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from flow_platform.domain import errors
+from flow_platform.domain.checkpoint import Checkpoint
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
@@ -24,7 +25,7 @@ from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
 from flow_platform.store.ledger_table import Cost
 from flow_sdk.wire.execution import EventDocument, StatusDocument
-from flow_sdk.wire.status import Status
+from flow_sdk.wire.status import Kind, Status
 
 LOOK_AGAIN_SECONDS: Final = 5.0  # The safety net under the wake-ups.
 KEEP_ALIVE_SECONDS: Final = 15.0
@@ -211,14 +212,13 @@ class Executions:
 
     def _document_of(self, tx: Transaction, execution: Execution) -> StatusDocument:
         now = self._clock.now()
-        is_waiting = execution.status is Status.WAITING and not execution.is_graph
         return document_of(
             execution,
             now,
             result=tx.executions.result(execution.id) if execution.status is Status.COMPLETED else None,
             attempts=tx.executions.attempts(execution.id) if _may_have_errors(execution) else (),
             runners_alive=_runners_alive(tx, [execution], now),
-            checkpoints=tx.checkpoints.all_open(execution.id, SHOWN_CHECKPOINTS) if is_waiting else (),
+            checkpoints=_awaited(tx, [execution]).get(execution.id, ()),
             graph=view_of(tx, execution),
             held_back=held_back(tx, [execution], now).get(execution.id),
             cost=tx.ledger.cost(execution) if execution.started_at else Cost(0, 0),
@@ -257,9 +257,15 @@ class Executions:
         now = self._clock.now()
         alive = _runners_alive(tx, executions, now)
         held = held_back(tx, executions, now)
+        awaited = _awaited(tx, executions)
         return [
             document_of(
-                one, now, runners_alive=alive, held_back=held.get(one.id), cost=Cost(costs.get(one.id, 0), None)
+                one,
+                now,
+                runners_alive=alive,
+                checkpoints=awaited.get(one.id, ()),
+                held_back=held.get(one.id),
+                cost=Cost(costs.get(one.id, 0), None),
             )
             for one in executions
         ]
@@ -288,6 +294,17 @@ def require_cancel_matching(principal: Principal, org_id: str, workspace_id: str
     principal.require(Action.CANCEL, org_id, workspace_id)
     if principal.role is Role.EXECUTION:
         raise errors.Forbidden("an execution cancels its own descendants by id, not by a filter")
+
+
+def _awaited(tx: Transaction, executions: Iterable[Execution]) -> dict[str, builtins.list[Checkpoint]]:
+    """Open checkpoints, by execution, of those that may wait for some."""
+    ids = [
+        one.id
+        for one in executions
+        if not one.is_graph
+        and (one.status is Status.WAITING or (one.status is Status.RUNNING and one.kind in (Kind.WORKFLOW, Kind.AGENT)))
+    ]
+    return tx.checkpoints.open_of_each(ids, SHOWN_CHECKPOINTS) if ids else {}
 
 
 def _runners_alive(tx: Transaction, executions: Iterable[Execution], now: datetime) -> int | None:

@@ -112,7 +112,7 @@ def _additional(validator: Any, allowed: Any, value: Any, schema: Any) -> Iterab
 
 
 _KEYWORDS: Final[dict[str, Any]] = dict(jsonschema.Draft202012Validator.VALIDATORS)
-_Validator: Final[Any] = extend(
+_Validator: Any = extend(  # pyright: ignore[reportUnknownVariableType]
     jsonschema.Draft202012Validator,
     {
         "pattern": _pattern,

@@ -63,7 +63,7 @@ async def _one_after_the_other(box: Box) -> list[Answer]:
     left = await box.try_inside("leave")
     if not left.output:
         raise RuntimeError("nothing could be left, so nothing was shown")
-    found = (await box.try_inside("find", {"started": {}})).output
+    found = (await box.try_inside("find")).output
     return answers(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -147,6 +148,14 @@ class CheckpointRows:
     def all_open(self, execution_id: str, limit: int) -> list[Checkpoint]:
         rows = self._connection.rows(_EARLIEST_OPEN, {"execution_id": execution_id, "limit": limit})
         return [_checkpoint(row) for row in rows]
+
+    def open_of_each(self, execution_ids: Sequence[str], limit: int) -> dict[str, list[Checkpoint]]:
+        found: dict[str, list[Checkpoint]] = {}
+        parameters = [{"execution_id": execution_id, "limit": limit} for execution_id in execution_ids]
+        for row in self._connection.rows_of_each(_EARLIEST_OPEN, parameters):
+            checkpoint = _checkpoint(row)
+            found.setdefault(checkpoint.execution_id, []).append(checkpoint)
+        return found
 
     def insert_sent(self, event: SentEvent) -> None:
         parameters = {**vars(event), "payload": to_json(event.payload), "sent_at": to_micros(event.sent_at)}

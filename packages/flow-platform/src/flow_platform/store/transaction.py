@@ -21,6 +21,7 @@ from flow_platform.store.parts import PartRows
 from flow_platform.store.policies import PolicyRows
 from flow_platform.store.policy_cache import PolicyCache
 from flow_platform.store.policy_table import PolicyTable
+from flow_platform.store.rollout_port import RolloutTable
 from flow_platform.store.rollouts import RolloutRows
 from flow_platform.store.runners import RunnerRows
 from flow_platform.store.schedule_table import ScheduleTable
@@ -39,7 +40,7 @@ class SqlTransaction:
         self.executions: base.ExecutionTable = ExecutionRows(connection)
         self.checkpoints: base.CheckpointTable = CheckpointRows(connection)
         self.catalog: base.CatalogTable = CatalogRows(connection)
-        self.rollouts: base.RolloutTable = RolloutRows(connection)
+        self.rollouts: RolloutTable = RolloutRows(connection)
         self.tenancy: base.TenancyTable = TenancyRows(connection)
         self.runners: base.RunnerTable = RunnerRows(connection)
         self.schedules: ScheduleTable = ScheduleRows(connection)

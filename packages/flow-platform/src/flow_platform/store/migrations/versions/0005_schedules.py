@@ -37,7 +37,7 @@ def _schedules() -> None:
         sa.Column("time_zone", WORD, nullable=False),
         sa.Column("input_data", sa.Text(), nullable=True),
         sa.Column("config", sa.Text(), nullable=True),
-        sa.Column("timeout_seconds", sa.Double(), nullable=True),
+        sa.Column("timeout_seconds", sa.Double[float](), nullable=True),
         sa.Column("overlap", WORD, nullable=False),
         sa.Column("catch_up_micros", sa.BigInteger(), nullable=False),
         sa.Column("is_paused", sa.Boolean(), nullable=False),
