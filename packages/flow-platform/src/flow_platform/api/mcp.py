@@ -36,7 +36,7 @@ class McpRoutes:
                 f"{WORKSPACE}/mcp",
                 self.serve,
                 summary,
-                tag="MCP" if method == "POST" else None,
+                tag="MCP",
                 answers={200: "Messages of MCP, streamable HTTP"},
                 parameters=[_RING, _RING_HEADER],
             )

@@ -82,7 +82,7 @@ class ServiceCallRoutes:
                     f"{at}/async/{{path:path}}",
                     self.start,
                     f"Calls an endpoint of {which}, without waiting for it.",
-                    tag=_described(at),
+                    tag=_TAG,
                     answers={202: JobDocument},
                     parameters=[_TARGET, _KEY],
                 )
@@ -94,7 +94,7 @@ class ServiceCallRoutes:
                     f"{at}/tools/{{name}}",
                     self.start_tool,
                     f"Calls an endpoint of {which} by its name, without waiting for it.",
-                    tag=_described(at),
+                    tag=_TAG,
                     answers={202: Handle},
                     body=ToolCallBody,
                     parameters=[_KEY],
@@ -107,7 +107,7 @@ class ServiceCallRoutes:
                     f"{at}/{{path:path}}",
                     self.call,
                     f"Calls an endpoint of {which}.",
-                    tag=_described(at) if method == "POST" else None,
+                    tag=_TAG,
                     answers={200: "The output of the component"},
                     parameters=[_KEY],
                 )
@@ -123,7 +123,7 @@ class ServiceCallRoutes:
                 f"{at}/{path}",
                 answerer,
                 summary.format(which),
-                tag=_TAG if path == "skills.json" else _described(at),
+                tag=_TAG,
                 answers={200: f"`{media_type}`", 304: "It is still the one of `If-None-Match`"},
                 parameters=[_IF_NONE_MATCH],
                 media_type=media_type,
@@ -259,11 +259,6 @@ class ServiceCallRoutes:
 
 
 _VERSIONS: Final = ((f"{SERVICE}/v{{version}}", "one version"), (SERVICE, "the newest version"))
-
-
-def _described(at: str) -> str | None:
-    """What is said once: all of it is there of each version, too."""
-    return _TAG if at == SERVICE else None
 
 
 def _service(request: Request) -> tuple[str, str]:
