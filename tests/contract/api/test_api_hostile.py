@@ -107,8 +107,8 @@ async def test_nothing_is_our_mistake(platform: Platform, tenant: Tenant, seed: 
     paths = await platform.described()
     async with platform.client(tenant.token()) as client:
         for path, methods in paths.items():
-            if "component-execution" in path:
-                continue  # Answers when the execution has ended; here nobody runs it.
+            if "component-execution" in path or path.endswith("/mcp"):
+                continue  # The first answers when an execution has ended; here nobody runs any. MCP has its own errors.
             for method in methods:
                 for _ in range(4):
                     filled = path.replace("{org_id}", tenant.workspace.org_id)

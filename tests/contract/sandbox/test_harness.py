@@ -104,7 +104,6 @@ async def test_a_failed_call_of_the_client_shows_the_line_that_made_it(sandbox: 
     places = [line.split("/")[-1] for line in error["traceback"].splitlines() if line.startswith("  File")]
     assert [place.partition(",")[0].removeprefix('  File "') for place in places] == [
         'component.py"',
-        'platform_client.py"',
         'component.py"',
     ]
     assert "PlatformConnectionError: GET /api/v1/orgs/o/services/s/skills.json had no answer" in error["traceback"]
