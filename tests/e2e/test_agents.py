@@ -167,26 +167,23 @@ async def test_an_agent_that_waits_for_a_long_tool_gives_its_container_back(ring
     agent = await ring.publish(**script(*turns), tools=["forecast", "waits-for"])
 
     execution_id = await ring.begin(agent["slug"])
+    # On a slow machine it may give its container back for the first tool already.
+    [_, child] = await eventually(lambda: ring.children(execution_id), lambda found: len(found) == 2, 60)
+    await eventually(lambda: ring.status(child["execution_id"]), lambda found: found["status"] == Status.WAITING, 60)
     await ring.reached(execution_id, Status.WAITING)
-    [_, child] = await ring.children(execution_id)
-    await eventually(lambda: ring.status(child["execution_id"]), lambda found: found["status"] == Status.WAITING, 30)
     url = f"{ring.path}/executions/{child['execution_id']}/events/go"
     assert (await ring.client.client.post(url, json="me")).status_code == 202
     document = await ring.ended(execution_id)
 
-    assert (document["output"], document["attempt"]) == ("hear me", 2)
+    assert (document["output"], document["attempt"] >= 2) == ("hear me", True)
     assert len(await ring.model_calls(execution_id)) == 3
     assert len(await ring.children(execution_id)) == 2
     events = await ring.events(execution_id)
     assert [data["text"] for name, data in events if name == "chunk"] == ["hear ", "me"] or "".join(
         data["text"] for name, data in events if name == "chunk"
     ) == "hear me"
-    assert [data.get("replayed") for name, data in events if name == "tool_call" and data["turn"] == 1] == [
-        None,
-        None,
-        True,
-        True,
-    ]
+    replayed = [data.get("replayed") for name, data in events if name == "tool_call" and data["turn"] == 1]
+    assert (replayed[:2], set(replayed[2:])) == ([None, None], {True})
 
 
 async def test_parts_are_versioned_and_frozen_into_the_agents_version(ring: AgentRing) -> None:

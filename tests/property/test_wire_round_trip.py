@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 import types
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,6 +44,8 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return st.one_of(*(values_of(argument) for argument in arguments))
+    if origin is Literal:
+        return st.sampled_from(arguments)
     if origin is list:
         return st.lists(values_of(arguments[0]), max_size=3)
     if origin is dict:

@@ -91,8 +91,6 @@ async def test_kinds_and_roles(bench: Bench) -> None:
     workflow = await bench.publish("def main(): ...", Kind.WORKFLOW)
     assert code_block.component.id != workflow.component.id
     assert code_block.version.digest != workflow.version.digest
-    with pytest.raises(errors.InvalidInput, match="agent"):
-        await bench.publish("def main(): ...", Kind.AGENT)
     for role in (Role.VIEWER, Role.RUNNER, Role.EXECUTION):
         with pytest.raises(errors.Forbidden):
             await bench.publish("def main(): ...", role=role)

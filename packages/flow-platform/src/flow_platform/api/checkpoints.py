@@ -100,7 +100,7 @@ class CheckpointRoutes:
         ]
 
     async def ask(self, request: Request) -> Response:
-        org_id, workspace_id, execution_id = await self._asking(request)
+        org_id, workspace_id, execution_id = _asking(request)
         body = await read_model(request, CheckpointRequest)
         checkpoints = self._engine.checkpoints
         return json_answer(await checkpoints.ask(principal_of(request), org_id, workspace_id, execution_id, body))
@@ -120,7 +120,7 @@ class CheckpointRoutes:
         return json_answer(document, 200, {"Preference-Applied": f"wait={hold:g}"} if hold is not None else None)
 
     async def finish(self, request: Request) -> Response:
-        org_id, workspace_id, execution_id = await self._asking(request)
+        org_id, workspace_id, execution_id = _asking(request)
         checkpoint_id = reference(request, "checkpoint_id", "checkpoint")
         result = await read_model(request, StepResult)
         document = await self._engine.checkpoints.finish(
@@ -129,7 +129,7 @@ class CheckpointRoutes:
         return json_answer(document)
 
     async def suspension(self, request: Request) -> Response:
-        org_id, workspace_id, execution_id = await self._asking(request)
+        org_id, workspace_id, execution_id = _asking(request)
         body = await read_model(request, SuspensionRequest)
         checkpoints = self._engine.checkpoints
         return json_answer(
@@ -148,19 +148,17 @@ class CheckpointRoutes:
         )
         return json_answer(sent, 202)
 
-    async def _asking(self, request: Request) -> tuple[str, str, str]:
-        """Organization, workspace and execution, which asks for itself; refused before a body is read.
 
-        Raises:
-            NotFound: There is no such execution, or the asking one does not see it.
-            Forbidden: Somebody else asks.
-        """
-        org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
-        principal = principal_of(request)
-        if principal.execution_id != execution_id:
-            await self._engine.executions.get(principal, org_id, workspace_id, execution_id)
-            raise Forbidden(f"only execution {execution_id!r} itself asks for its checkpoints, with its own token")
-        return org_id, workspace_id, execution_id
+def _asking(request: Request) -> tuple[str, str, str]:
+    """Organization, workspace and execution, which asks for itself; refused before a body is read.
+
+    Raises:
+        Forbidden: Somebody else asks, whether there is such an execution or not.
+    """
+    org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)
+    if principal_of(request).execution_id != execution_id:
+        raise Forbidden(f"only execution {execution_id!r} itself asks for its checkpoints, with its own token")
+    return org_id, workspace_id, execution_id
 
 
 def _execution_of(request: Request, action: Action) -> tuple[str, str, str]:
