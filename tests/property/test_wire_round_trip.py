@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import importlib
 import pkgutil
 import types
@@ -57,8 +58,13 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     raise AssertionError(f"no strategy for {annotation!r}: add one")
 
 
+@functools.cache
 def documents_of(kind: type[Document]) -> st.SearchStrategy[Document]:
-    """Documents with any subset of their optional fields."""
+    """Documents with any subset of their optional fields; made when asked for, as some hold documents of their kind."""
+    return st.deferred(lambda: _documents_of(kind))
+
+
+def _documents_of(kind: type[Document]) -> st.SearchStrategy[Document]:
     required = {n: values_of(f.annotation) for n, f in kind.model_fields.items() if f.is_required()}
     optional = {n: values_of(f.annotation) for n, f in kind.model_fields.items() if not f.is_required()}
     return st.fixed_dictionaries(required, optional=optional).map(lambda fields: kind(**fields))
