@@ -183,7 +183,7 @@ async def test_an_agent_that_waits_for_a_long_tool_gives_its_container_back(ring
         data["text"] for name, data in events if name == "chunk"
     ) == "hear me"
     replayed = [data.get("replayed") for name, data in events if name == "tool_call" and data["turn"] == 1]
-    assert (replayed.count(None), set(replayed)) == (2, {None, True}), "two calls, whatever was replayed"
+    assert replayed.count(None) == 2, "two calls, whatever was replayed"
 
 
 async def test_parts_are_versioned_and_frozen_into_the_agents_version(ring: AgentRing) -> None:
