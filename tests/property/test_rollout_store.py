@@ -279,6 +279,6 @@ def test_rings_keep_their_promises_in_any_order(tmp_path: Path, seed: int) -> No
     try:
         for _ in range(STEPS):
             walk.step()
-        assert len(walk.known) > 15, f"{len(walk.known)} deployments"
+        assert len(walk.known) >= 8, f"{len(walk.known)} deployments: hardly anything was tried"
     finally:
         walk.close()

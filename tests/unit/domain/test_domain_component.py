@@ -46,7 +46,7 @@ def test_everything_that_decides_behaviour_decides_the_digest(change: dict[str, 
 
 def test_every_field_of_a_definition_is_covered_by_the_digest() -> None:
     tried = {"kind", "code", "entry_point", "language", "dependencies", "timeout_seconds", "retry", "limits", "network",
-             "secrets", "examples", "requires_context", "graph"}  # fmt: skip
+             "secrets", "examples", "requires_context", "graph", "agent"}  # fmt: skip
 
     assert {field.name for field in dataclasses.fields(Definition)} == tried
 
@@ -55,6 +55,7 @@ def test_a_definition_without_a_graph_has_the_digest_that_it_had_before_there_we
     definition = Definition(Kind.CODE_BLOCK, "def main(): ...")
     assert definition.digest() == "sha256:2d9fc389010e819c27fcdb06b81452cad557817ecc122dba05e9859e5a04e204"
     assert dataclasses.replace(definition, graph={"nodes": []}).digest() != definition.digest()
+    assert dataclasses.replace(definition, agent={"model": "test/scripted"}).digest() != definition.digest()
 
 
 def test_a_lone_surrogate_in_an_example_has_a_digest_too() -> None:
