@@ -1,0 +1,15 @@
+"""Isolation of rings and executions.
+
+Revision ID: 0015
+"""
+
+from __future__ import annotations
+
+revision = "0015"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass

@@ -1,0 +1,15 @@
+"""Details of durable workflows.
+
+Revision ID: 0018
+"""
+
+from __future__ import annotations
+
+revision = "0018"
+down_revision = "0017"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
