@@ -81,6 +81,10 @@ class Workflow:
         body = StepResult.model_validate(result)
         return await self.stage.engine.checkpoints.finish(self.inside, *self._here, checkpoint_id, body)
 
+    async def withdraw(self, checkpoint: CheckpointDocument) -> CheckpointDocument:
+        """As the SDK does when the coroutine that waits is cancelled."""
+        return await self.stage.engine.checkpoints.withdraw(self.inside, *self._here, checkpoint.checkpoint_id)
+
     async def may_suspend(self, *checkpoint_ids: str, executions: tuple[str, ...] = ()) -> SuspensionDocument:
         request = SuspensionRequest(details=_details(checkpoint_ids, executions))
         return await self.stage.engine.checkpoints.may_suspend(self.inside, *self._here, request)

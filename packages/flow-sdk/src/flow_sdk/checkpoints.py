@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from flow_sdk import activity
+from flow_sdk import activity, telemetry
 from flow_sdk.errors import PlatformClientError
 from flow_sdk.executions import segment
 from flow_sdk.http import Http
@@ -15,6 +16,8 @@ from flow_sdk.wire.durable import CheckpointDocument, CheckpointRequest, Checkpo
 from flow_sdk.wire.execution import ErrorDocument
 
 HOLD_SECONDS: Final = 20
+WITHDRAW_SECONDS: Final = 5.0
+"""How long a coroutine that was cancelled tries to say so; its caller waits for it."""
 _POST_OK: Final = 200
 
 _asked: Counter[str] = Counter()
@@ -65,6 +68,24 @@ class Checkpoints:
                 )
                 checkpoint = _document(answer)
         return checkpoint
+
+    async def awaited(self, request: CheckpointRequest) -> CheckpointDocument:
+        """Asks for what others send, and waits for it. When it is cancelled meanwhile, it gets nothing any more."""
+        # Shielded: a request on its way may make a wait, which could not be withdrawn without its id.
+        asking = asyncio.ensure_future(self.ask(request))
+        try:
+            return await self.wait(await asyncio.shield(asking))
+        except asyncio.CancelledError:
+            await self._withdraw(request, asking)
+            raise
+
+    async def _withdraw(self, request: CheckpointRequest, asking: asyncio.Future[CheckpointDocument]) -> None:
+        try:
+            async with asyncio.timeout(WITHDRAW_SECONDS):
+                asked = await asking
+                await self._http.request("POST", self._path(asked.checkpoint_id, "withdrawal"), retry=STATUS)
+        except (PlatformClientError, TimeoutError) as error:
+            telemetry.warn("wait not withdrawn", kind=request.kind.value, name=request.name, reason=repr(error))
 
     async def may_suspend(self, waits: list[activity.Wait]) -> bool:
         """Whether the platform would have this execution wait without its container."""

@@ -99,7 +99,8 @@ async def wait_for_event(
 ) -> Any:
     """Waits for an event that somebody sends with `POST {W}/executions/{id}/events/{name}`, and returns its payload.
 
-    Each event is given to one wait, the oldest first, also one that came before the wait.
+    Each event is given to one wait, the oldest first, also one that came before the wait. A wait that is cancelled gets
+    none any more: what comes then is for the next one.
 
     Args:
         timeout: None: until the workflow's own deadline.
@@ -230,7 +231,7 @@ async def _awaited(request: CheckpointRequest) -> CheckpointDocument:
         raise PlatformExecutionError(
             f"{request.kind.value} {request.name!r} is waited for outside of the platform: nobody can send it"
         )
-    document = await checkpoints.wait(await checkpoints.ask(request))
+    document = await checkpoints.awaited(request)
     if document.status is CheckpointStatus.EXPIRED:
         raise TimeoutError(f"{request.kind.value} {request.name!r} did not come within {request.seconds:g} s")
     return document

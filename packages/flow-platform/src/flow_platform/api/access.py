@@ -58,6 +58,7 @@ _IN_WORKSPACE: Final[dict[str, Access]] = {
     "GET /executions/{execution_id}/checkpoints/{checkpoint_id}": _OWN_READ,
     "POST /executions/{execution_id}/checkpoints": _OWN_SUBMIT,
     "POST /executions/{execution_id}/checkpoints/{checkpoint_id}/result": _OWN_SUBMIT,
+    "POST /executions/{execution_id}/checkpoints/{checkpoint_id}/withdrawal": _OWN_SUBMIT,
     "POST /executions/{execution_id}/suspension": _OWN_SUBMIT,
     "POST /executions/{execution_id}/events/{name}": _OWN_SUBMIT,
     "POST /executions/{execution_id}/cancel": Access(Action.CANCEL, executions=True),

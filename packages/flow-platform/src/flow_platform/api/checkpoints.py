@@ -81,6 +81,14 @@ class CheckpointRoutes:
             ),
             Route(
                 "POST",
+                f"{one}/checkpoints/{{checkpoint_id}}/withdrawal",
+                self.withdraw,
+                "Closes a wait that the code of the asking execution gave up.",
+                tag=_TAG,
+                answers={200: CheckpointDocument},
+            ),
+            Route(
+                "POST",
                 f"{one}/suspension",
                 self.suspension,
                 "Whether the asking execution may give its container back.",
@@ -127,6 +135,14 @@ class CheckpointRoutes:
             principal_of(request), org_id, workspace_id, execution_id, checkpoint_id, result
         )
         return json_answer(document)
+
+    async def withdraw(self, request: Request) -> Response:
+        org_id, workspace_id, execution_id = _asking(request)
+        checkpoint_id = reference(request, "checkpoint_id", "checkpoint")
+        checkpoints = self._engine.checkpoints
+        return json_answer(
+            await checkpoints.withdraw(principal_of(request), org_id, workspace_id, execution_id, checkpoint_id)
+        )
 
     async def suspension(self, request: Request) -> Response:
         org_id, workspace_id, execution_id = _asking(request)

@@ -17,7 +17,7 @@ from flow_platform.domain.checkpoint import AWAITED, Checkpoint
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal
-from flow_platform.engine import json_schema, sent_events, suspension
+from flow_platform.engine import json_schema, sent_events, suspension, withdrawal
 from flow_platform.engine.executions import Executions
 from flow_platform.engine.replay import CheckpointReplay
 from flow_platform.engine.validation import invalid, missing
@@ -82,6 +82,8 @@ class Checkpoints:
             if found is None:
                 found = self._make(tx, execution, request)
                 replay.remember(found)
+            elif found.status is CheckpointStatus.WITHDRAWN and not replay.is_sent_again:
+                found = withdrawal.reopen(tx, found, self._clock.now())
             return self._document(found)
 
         return await self._store.write(operation)
@@ -117,6 +119,32 @@ class Checkpoints:
             return self._document(finished if tx.checkpoints.finish(finished) else _of(tx, execution, checkpoint_id))
 
         return await self._store.write(operation)
+
+    async def withdraw(
+        self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, checkpoint_id: str
+    ) -> CheckpointDocument:
+        """Closes a wait that the code gave up; see `withdrawal`. One that has ended otherwise stays as it is.
+
+        Raises:
+            NotFound: The execution has no such checkpoint.
+            InvalidInput: It is a step or a timer, which nobody sends anything to.
+            Conflict: `parent_ended`.
+        """
+        principal.require(Action.SUBMIT, org_id, workspace_id)
+
+        def operation(tx: Transaction) -> list[Checkpoint]:
+            execution = _asking(tx, principal, execution_id)
+            found = _of(tx, execution, checkpoint_id)
+            if found.kind not in AWAITED:
+                raise errors.InvalidInput(
+                    f"checkpoint {checkpoint_id!r} is a {found.kind.value}: expected an event or an approval"
+                )
+            return withdrawal.withdraw(tx, execution, found, self._clock.now())
+
+        withdrawn, *given = await self._store.write(operation)
+        if given:
+            self._wakeups.notify([checkpoint.id for checkpoint in given])
+        return self._document(withdrawn)
 
     async def wait(
         self,

@@ -131,6 +131,11 @@ class CheckpointReplay(_Replay):
         self._again(earlier)
         return found
 
+    @property
+    def is_sent_again(self) -> bool:
+        """Whether this attempt asked for it before."""
+        return self._earlier is not None and self._earlier.attempt == self._parent.attempt
+
     def remember(self, checkpoint: Checkpoint) -> None:
         self._remember(None, checkpoint.id)
 
@@ -138,8 +143,8 @@ class CheckpointReplay(_Replay):
         if checkpoint.execution_id != self._parent.id:
             # Of the execution that this one repeats: nobody finishes it any more, and what failed is tried again.
             return checkpoint.status_at(now) is CheckpointStatus.DONE
-        if earlier.attempt == self._parent.attempt:
-            return True  # The same request, sent again.
+        if self.is_sent_again:
+            return True
         return checkpoint.stands or self._end_of_earlier_attempt(earlier) in INTERRUPTED
 
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from flow_platform.domain.checkpoint import Checkpoint, SentEvent
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
 from flow_platform.store.api_key_table import ApiKeyTable
+from flow_platform.store.checkpoint_table import CheckpointTable
 from flow_platform.store.credential_table import CredentialTable
 from flow_platform.store.ledger_table import BudgetTable, LedgerTable
 from flow_platform.store.model_table import ModelTable
@@ -280,46 +280,6 @@ class ExecutionTable(QueueTable, Protocol):
             checkpoints: Those for checkpoints, too.
         """
         ...
-
-
-class CheckpointTable(Protocol):
-    def insert(self, checkpoint: Checkpoint) -> None: ...
-
-    def find(self, checkpoint_id: str) -> Checkpoint | None: ...
-
-    def finish(self, checkpoint: Checkpoint) -> bool:
-        """Writes status, value and error, once; False when it was finished before."""
-        ...
-
-    def list(self, execution_id: str, limit: int) -> list[Checkpoint]:
-        """Oldest first."""
-        ...
-
-    def count(self, execution_id: str) -> int: ...
-
-    def open(self, execution_id: str, name: str) -> list[Checkpoint]:
-        """Those of that name which are not finished, oldest first; some may be due."""
-        ...
-
-    def all_open(self, execution_id: str, limit: int) -> list[Checkpoint]:
-        """The same, of any name."""
-        ...
-
-    def open_of_each(self, execution_ids: Sequence[str], limit: int) -> dict[str, list[Checkpoint]]:
-        """`all_open` of several executions; those that have none are left out."""
-        ...
-
-    def insert_sent(self, event: SentEvent) -> None: ...
-
-    def find_sent(self, execution_id: str, key: str) -> SentEvent | None: ...
-
-    def oldest_unread(self, execution_id: str, name: str) -> SentEvent | None: ...
-
-    def count_sent(self, execution_id: str) -> int: ...
-
-    def count_unread(self, execution_id: str) -> int: ...
-
-    def mark_read(self, event_id: str, checkpoint_id: str) -> None: ...
 
 
 class CatalogTable(Protocol):

@@ -65,6 +65,12 @@ _FINISH = Query(
     .where(_c.id == bindparam("id_"), _c.finished_at.is_(None))
     .values({name: bindparam(name) for name in ("status", "value", "error", "finished_at")}),
 )
+_CHANGE = Query(
+    "change checkpoint",
+    sa.update(checkpoints)
+    .where(_c.id == bindparam("id_"), _c.status == bindparam("before"))
+    .values({name: bindparam(name) for name in ("status", "value", "error", "finished_at")}),
+)
 _OF_EXECUTION = _c.execution_id == bindparam("execution_id")
 _ALL = Query(
     "checkpoints of execution", sa.select(*_FIELDS).where(_OF_EXECUTION).order_by(_c.id).limit(bindparam("limit"))
@@ -101,6 +107,12 @@ _READ = Query(
     .where(_s.id == bindparam("id_"), _s.checkpoint_id.is_(None))
     .values(checkpoint_id=bindparam("checkpoint_id")),
 )
+_GIVE_BACK = Query(
+    "give event back",
+    sa.update(sent_events)
+    .where(_s.execution_id == bindparam("execution_id_"), _s.checkpoint_id == bindparam("checkpoint_id_"))
+    .values(checkpoint_id=sa.null()),
+)
 
 
 class CheckpointRows:
@@ -132,6 +144,10 @@ class CheckpointRows:
 
     def finish(self, checkpoint: Checkpoint) -> bool:
         return self._connection.run(_FINISH, {"id_": checkpoint.id, **_ending(checkpoint)}) == 1
+
+    def change(self, checkpoint: Checkpoint, before: CheckpointStatus) -> bool:
+        parameters = {"id_": checkpoint.id, "before": before.value, **_ending(checkpoint)}
+        return self._connection.run(_CHANGE, parameters) == 1
 
     def list(self, execution_id: str, limit: int) -> list[Checkpoint]:
         rows = self._connection.rows(_ALL, {"execution_id": execution_id, "limit": limit})
@@ -179,6 +195,9 @@ class CheckpointRows:
 
     def mark_read(self, event_id: str, checkpoint_id: str) -> None:
         self._connection.run(_READ, {"id_": event_id, "checkpoint_id": checkpoint_id})
+
+    def give_back(self, execution_id: str, checkpoint_id: str) -> None:
+        self._connection.run(_GIVE_BACK, {"execution_id_": execution_id, "checkpoint_id_": checkpoint_id})
 
 
 def _ending(checkpoint: Checkpoint) -> dict[str, Any]:

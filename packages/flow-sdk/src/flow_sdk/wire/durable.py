@@ -7,6 +7,7 @@ what was asked for, and how often before.
     POST {W}/executions/{id}/checkpoints                 CheckpointRequest -> CheckpointDocument
     GET  {W}/executions/{id}/checkpoints/{checkpoint_id} held by `Prefer: wait=N` until it is not open any more
     POST {W}/executions/{id}/checkpoints/{checkpoint_id}/result   StepResult -> CheckpointDocument
+    POST {W}/executions/{id}/checkpoints/{checkpoint_id}/withdrawal       -> CheckpointDocument
     POST {W}/executions/{id}/suspension                  SuspensionRequest -> SuspensionDocument
     POST {W}/executions/{id}/events/{name}               any JSON -> SentDocument
 """
@@ -44,6 +45,7 @@ class CheckpointStatus(enum.StrEnum):
     DONE = "done"
     FAILED = "failed"  # A step that raised.
     EXPIRED = "expired"  # Nobody sent the event, or answered, in time.
+    WITHDRAWN = "withdrawn"  # The code gave up waiting; a later attempt that asks for it again opens it again.
 
 
 class CheckpointRequest(Document):
