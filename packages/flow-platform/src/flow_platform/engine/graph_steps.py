@@ -5,9 +5,9 @@ that stand for them. What follows is found anew at each step (`domain/graph_run.
 or an engine that died, left nothing behind, and of two engines the second finds what the first did.
 
 A graph that repeats another (a manual retry) has inherited its calls, as those of an attempt 0. When a node is about to
-start, and the other graph ran it with the same component and the same input, that execution stands if it completed,
-and is repeated if it did not: so a workflow among the nodes keeps what it has done, too. What a graph started itself or
-took over like this is of attempt 1.
+start, and the other graph ran it with the same component and the same input, that execution stands if it completed, is
+joined if it still runs (somebody retried the node by hand), and is repeated if it ended otherwise: so a workflow among
+the nodes keeps what it has done, too. What a graph started itself or took over like this is of attempt 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.graph import Graph, Node, load_graph
 from flow_platform.domain.graph_result import NodeOutcome, Result
 from flow_platform.domain.graph_run import RunState
-from flow_platform.domain.replay import Call
+from flow_platform.domain.replay import Call, stands
 from flow_platform.store import base
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
@@ -122,10 +122,12 @@ class Run:
                 return found.result
 
     def _child(self, node_id: str, input_data: Any, start: StartNode) -> Execution:
-        """What stands for a node: taken over, or started now."""
+        """What stands for a node: taken over, joined, or started now."""
         earlier = self._earlier(node_id, input_data)
-        if earlier is not None and earlier.status is Status.COMPLETED:
+        if earlier is not None and stands(earlier.status, ""):
             child = earlier
+            if not child.status.is_terminal:  # It stays below the other graph; its end is told here, too: see `ends`.
+                self._tx.executions.adopt_child(self.execution.id)
         else:
             repeats = earlier.id if earlier is not None and earlier.status.is_terminal else None
             child = start(self.execution, self.graph.nodes[node_id], input_data, repeats)
@@ -148,7 +150,12 @@ class Run:
             found = self._tx.executions.find(found.retried_as_id)
         if call is None or found is None or call.component != self._what(node_id):
             return None
-        return found if self._tx.executions.payload(found.id).input_data == input_data else None
+        if self._tx.executions.payload(found.id).input_data != input_data:
+            return None
+        if found.status.is_terminal:
+            return found
+        # Locked: of its end at this moment in another process we hear either now or from there.
+        return self._tx.executions.find(found.id, for_update=True)
 
     def _what(self, node_id: str) -> str:
         ref = self.graph.nodes[node_id].component_ref
