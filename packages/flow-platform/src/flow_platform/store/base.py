@@ -26,6 +26,7 @@ from flow_platform.store.api_key_table import ApiKeyTable
 from flow_platform.store.checkpoint_table import CheckpointTable
 from flow_platform.store.credential_table import CredentialTable
 from flow_platform.store.ledger_table import BudgetTable, LedgerTable
+from flow_platform.store.mcp_server_table import McpServerTable
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.part_table import PartTable
 from flow_platform.store.policy_table import PolicyTable
@@ -415,6 +416,7 @@ class Transaction(Protocol):
     policies: PolicyTable
     models: ModelTable
     services: ServiceTable
+    mcp_servers: McpServerTable
     ledger: LedgerTable
     budgets: BudgetTable
 

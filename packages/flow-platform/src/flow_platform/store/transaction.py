@@ -14,6 +14,8 @@ from flow_platform.store.credentials import CredentialRows
 from flow_platform.store.executions import ExecutionRows
 from flow_platform.store.ledger import LedgerRows
 from flow_platform.store.ledger_table import BudgetTable, LedgerTable
+from flow_platform.store.mcp_server_table import McpServerTable
+from flow_platform.store.mcp_servers import McpServerRows
 from flow_platform.store.model_table import ModelTable
 from flow_platform.store.models import ModelRows
 from flow_platform.store.part_table import PartTable
@@ -52,5 +54,6 @@ class SqlTransaction:
         self.parts: PartTable = PartRows(connection)
         self.sessions: SessionTable = SessionRows(connection)
         self.services: ServiceTable = ServiceRows(connection)
+        self.mcp_servers: McpServerTable = McpServerRows(connection)
         self.ledger: LedgerTable = LedgerRows(connection)
         self.budgets: BudgetTable = BudgetRows(connection)
