@@ -229,7 +229,46 @@ async def test_lists_page_filter_and_carry_no_payloads(tenant: Tenant) -> None:
         assert completed[0]["output"] is None
         everything = (await client.get("/executions", params={"kind": "workflow"})).json()["items"]
         assert len(everything) == 1
-        assert (await client.get("/executions", params={"ring_id": str(uuid.uuid4())})).json()["items"] == []
+
+
+async def test_filters_take_names_as_well_as_ids_and_refuse_what_is_not_there(tenant: Tenant) -> None:
+    echo = await tenant.publish()
+    await tenant.publish(slug="other")
+    queued, spared = [await tenant.submit() for _ in range(2)], await tenant.submit(component="other")
+    unknown = {"component_id": "ehco", "ring_id": "live", "parent_id": str(uuid.uuid4())}
+    async with tenant.client() as client:
+        for name in (echo["id"], "echo", "code_block/echo", "code-blocks/echo"):
+            where = {"component_id": name, "ring_id": "dev"}
+            page = (await client.get("/executions", params=where)).json()["items"]
+            assert [item["execution_id"] for item in page] == queued[::-1], name
+            answer = await client.post("/executions/cancel", json={"filter": where, "dry_run": True})
+            assert answer.json()["execution_ids"] == queued, name
+        for field, value in [*unknown.items(), ("component_id", "agents/echo"), ("component_id", "block/echo")]:
+            answers = [
+                await client.get("/executions", params={field: value}),
+                *[
+                    await client.post(f"/executions/{verb}", json={"filter": {field: value}, "dry_run": True})
+                    for verb in ("cancel", "retry")
+                ],
+            ]
+            for answer in answers:
+                assert value in refused(answer, 404, "not_found")["message"]
+        refused(await client.get("/deployments", params={"component_id": "ehco"}), 404, "not_found")
+        refused(await client.get("/schedules", params={"component_id": "ehco"}), 404, "not_found")
+        answer = await client.post("/executions/cancel", json={"filter": {"component_id": "echo"}})
+        assert answer.json()["execution_ids"] == queued
+        assert (await client.get(f"/executions/{spared}")).json()["status"] == "queued"
+
+
+async def test_a_slug_of_several_kinds_has_to_be_named_with_its_kind(tenant: Tenant) -> None:
+    await tenant.publish()
+    async with tenant.client() as client:
+        body = {"slug": "echo", "code": "def main(data): return data"}
+        assert (await client.post("/transforms", json=body)).status_code == 201
+        error = refused(await client.get("/executions", params={"component_id": "echo"}), 422, "invalid_input")
+        assert "'code_block/echo' or 'transform/echo'" in error["message"]
+        for params in ({"component_id": "transform/echo"}, {"component_id": "echo", "kind": "transform"}):
+            assert (await client.get("/executions", params=params)).json()["items"] == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,11 @@ from flow_platform.store.base import ExecutionFilter
 from flow_sdk.wire.status import Status
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,255}$")]
+ComponentName = Annotated[
+    str,
+    Field(pattern=r"^([a-z_-]{1,32}/)?[A-Za-z0-9._:-]{1,255}$", description="An id, a slug, or `kind/slug`."),
+]
+RingName = Annotated[Id, Field(description="An id or a name.")]
 
 
 class CancelFilter(BaseModel):
@@ -18,8 +23,8 @@ class CancelFilter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: Literal["queued", "running", "waiting"] | None = None
-    component_id: Id | None = None
-    ring_id: Id | None = None
+    component_id: ComponentName | None = None
+    ring_id: RingName | None = None
     parent_id: Id | None = Field(None, description="Only those that this execution started itself.")
 
     @field_validator("*", mode="before")

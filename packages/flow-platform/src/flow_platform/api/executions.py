@@ -49,8 +49,14 @@ class ExecutionRoutes:
     def routes(self) -> list[Route]:
         one = f"{WORKSPACE}/executions/{{execution_id}}"
         filters = tuple(
-            Parameter(name, "Only those.", {"type": "string"})
-            for name in ("status", "component_id", "ring_id", "parent_id", "kind")
+            Parameter(name, said, {"type": "string"})
+            for name, said in (
+                ("status", "Only those."),
+                ("component_id", "Only those of the component: its id, slug, or `kind/slug`."),
+                ("ring_id", "Only those in the ring: its id or name."),
+                ("parent_id", "Only those that this execution started itself."),
+                ("kind", "Only those."),
+            )
         )
         retried = Parameter("retried", "`true`: those retried by hand; `false`: those not.", {"type": "boolean"})
         submits = [

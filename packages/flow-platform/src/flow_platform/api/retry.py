@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from flow_platform.api.answers import json_answer
 from flow_platform.api.body import parse_json, read_body, read_model
-from flow_platform.api.bulk_cancel import Id
+from flow_platform.api.bulk_cancel import ComponentName, Id, RingName
 from flow_platform.api.context import principal_of, reference, workspace_of
 from flow_platform.api.executions import handle_of
 from flow_platform.api.routing import WORKSPACE, Parameter, Route
@@ -52,8 +52,8 @@ class RetryFilter(BaseModel):
     status: Literal["dead_letter", "failed", "timeout", "cancelled"] | None = Field(
         None, description="Absent: the first three. What was cancelled has to be named."
     )
-    component_id: Id | None = None
-    ring_id: Id | None = None
+    component_id: ComponentName | None = None
+    ring_id: RingName | None = None
     kind: Kind | None = None
     parent_id: Id | None = Field(None, description="Only those that this execution started itself.")
 

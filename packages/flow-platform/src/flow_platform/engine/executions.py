@@ -19,8 +19,8 @@ from flow_platform.engine.blocked import held_back
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
 from flow_platform.engine.documents import document_of
 from flow_platform.engine.ends import Ends
+from flow_platform.engine.execution_filters import with_ids
 from flow_platform.engine.graph_steps import view_of
-from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.wakeups import Wakeups
 from flow_platform.store.base import ExecutionFilter, Page, Store, Transaction
 from flow_platform.store.ledger_table import Cost
@@ -58,7 +58,7 @@ class Executions:
 
     async def ended(self, execution: Execution) -> StatusDocument:
         """The document of one that ended, as the submit found it that just answered its caller with it."""
-        return await self._store.read(lambda tx: self._document_of(tx, execution))
+        return await self._store.read(lambda tx: self.document_in(tx, execution))
 
     async def wait(
         self, principal: Principal, org_id: str, workspace_id: str, execution_id: str, hold_seconds: float
@@ -86,15 +86,15 @@ class Executions:
         """A page of status documents without payloads, newest first.
 
         Raises:
-            NotFound: The organization has no such workspace.
+            NotFound: The organization has no such workspace, or that has nothing of what the filter names.
         """
         principal.require(Action.READ, org_id, workspace_id)
         if principal.role is Role.EXECUTION:
             raise errors.Forbidden("an execution reads its own descendants by id; it lists nothing")
 
         def operation(tx: Transaction) -> Page:
-            check_workspace(tx, org_id, workspace_id)
-            page = tx.executions.list(org_id, workspace_id, where, cursor, limit)
+            asked = with_ids(tx, org_id, workspace_id, where)
+            page = tx.executions.list(org_id, workspace_id, asked, cursor, limit)
             documents = self._documents(tx, page.items, tx.ledger.own_costs(page.items))
             return Page(documents, page.next_cursor)
 
@@ -123,7 +123,7 @@ class Executions:
             among them.
 
         Raises:
-            NotFound: The organization has no such workspace.
+            NotFound: The organization has no such workspace, or that has nothing of what the filter names.
             Forbidden: An execution asks.
         """
         require_cancel_matching(principal, org_id, workspace_id)
@@ -208,9 +208,10 @@ class Executions:
     def _document(
         self, tx: Transaction, principal: Principal, org_id: str, workspace_id: str, execution_id: str
     ) -> StatusDocument:
-        return self._document_of(tx, self.find(tx, principal, org_id, workspace_id, execution_id))
+        return self.document_in(tx, self.find(tx, principal, org_id, workspace_id, execution_id))
 
-    def _document_of(self, tx: Transaction, execution: Execution) -> StatusDocument:
+    def document_in(self, tx: Transaction, execution: Execution) -> StatusDocument:
+        """Its document, with payloads. Inside of a transaction, which has seen that it may be shown."""
         now = self._clock.now()
         return document_of(
             execution,
@@ -316,7 +317,7 @@ def _runners_alive(tx: Transaction, executions: Iterable[Execution], now: dateti
 
 def _matching(tx: Transaction, org_id: str, workspace_id: str, where: ExecutionFilter) -> list[str]:
     """Ids of those that can be cancelled, one more than a call cancels when there are more."""
-    check_workspace(tx, org_id, workspace_id)
+    where = with_ids(tx, org_id, workspace_id, where)
     found: dict[str, None] = {}
     for status in (where.status,) if where.status else TO_CANCEL:
         page = tx.executions.list(org_id, workspace_id, replace(where, status=status), None, MAX_CANCELLED + 1)

@@ -186,12 +186,18 @@ class Releases:
         limit: int,
         state: DeploymentState | None = None,
     ) -> Page:
-        """A page of deployments, newest first."""
+        """A page of deployments, newest first.
+
+        Raises:
+            NotFound: The workspace has no such component or ring.
+        """
         require_not_execution(principal, Action.READ, org_id, workspace_id)
 
         def operation(tx: Transaction) -> Page:
             check_workspace(tx, org_id, workspace_id)
-            return tx.catalog.list_deployments(org_id, workspace_id, component_id, ring_id, cursor, limit, state)
+            component = find_component(tx, org_id, workspace_id, component_id).id if component_id else None
+            ring = find_ring(tx, org_id, workspace_id, ring_id).id if ring_id else None
+            return tx.catalog.list_deployments(org_id, workspace_id, component, ring, cursor, limit, state)
 
         return await self._store.read(operation)
 
@@ -241,22 +247,34 @@ def find_deployment(tx: Transaction, org_id: str, workspace_id: str, deployment_
     return found
 
 
-def find_component(tx: Transaction, org_id: str, workspace_id: str, id_or_slug: str) -> Component:
-    """A component of whatever kind.
+def find_component(
+    tx: Transaction, org_id: str, workspace_id: str, reference: str, kind: Kind | None = None
+) -> Component:
+    """A component by its id, its slug, or its kind and slug: `code_block/report` or `code-blocks/report`.
+
+    Args:
+        kind: Only of that kind; None: of whatever kind.
 
     Raises:
         NotFound: The workspace has none.
         InvalidInput: It is the slug of several.
     """
+    before, slash, slug = reference.partition("/")
+    kinds = [kind] if kind else list(Kind)
+    if slash:
+        kinds = [one for one in kinds if before in (one.value, one.path)]
     found = [
-        component for kind in Kind if (component := tx.catalog.find_component(org_id, workspace_id, kind, id_or_slug))
+        component
+        for one in kinds
+        if (component := tx.catalog.find_component(org_id, workspace_id, one, slug if slash else reference))
     ]
     if not found:
-        raise errors.NotFound(f"component {id_or_slug!r} not found")
+        raise errors.NotFound(f"{kind.value if kind else 'component'} {reference!r} not found")
     if len(found) > 1:
-        kinds = " and a ".join(component.kind.value for component in found)
+        whose = " and a ".join(component.kind.value for component in found)
+        expected = "expected an id, or " + " or ".join(repr(f"{one.kind.value}/{reference}") for one in found)
         raise errors.InvalidInput(
-            f"component_id {id_or_slug!r} is the slug of a {kinds}: expected an id",
-            details=[{"field": "component_id", "message": "expected an id"}],
+            f"component_id {reference!r} is the slug of a {whose}: {expected}",
+            details=[{"field": "component_id", "message": expected}],
         )
     return found[0]

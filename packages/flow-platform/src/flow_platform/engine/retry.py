@@ -10,8 +10,8 @@ from flow_platform.domain.clock import Clock, Entropy, system_entropy
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.claims import Claims
+from flow_platform.engine.execution_filters import with_ids
 from flow_platform.engine.grants import Grant, Grants
-from flow_platform.engine.releases import check_workspace
 from flow_platform.engine.retry_rules import PAGE, Changed, VersionWish, above, repeat
 from flow_platform.engine.stages import Stages
 from flow_platform.engine.submit import IdempotencyKey, check_key, first_answer
@@ -121,7 +121,7 @@ class Retries:
         A child is left out when something above it is retried: that repeats it.
 
         Raises:
-            NotFound: The organization has no such workspace.
+            NotFound: The organization has no such workspace, or that has nothing of what the filter names.
             Forbidden: An execution asks.
         """
         require_retry(principal, org_id, workspace_id)
@@ -172,7 +172,7 @@ def require_retry(principal: Principal, org_id: str, workspace_id: str) -> None:
 
 def _matching(tx: Transaction, org_id: str, workspace_id: str, where: ExecutionFilter) -> tuple[list[str], bool]:
     """Ids of those that can be retried, oldest first: parents before what they started. And whether there are more."""
-    check_workspace(tx, org_id, workspace_id)
+    where = with_ids(tx, org_id, workspace_id, where)
     candidates: dict[str, Execution] = {}
     for status in (where.status,) if where.status else RETRIED_UNNAMED:
         cursor: str | None = None

@@ -136,13 +136,18 @@ class Schedules:
         """A page, newest first, each with its last firing.
 
         Args:
+            component_id: Or slug, or kind and slug.
             execution_id: Only the schedule that started it.
+
+        Raises:
+            NotFound: The workspace has no such component.
         """
         require_not_execution(principal, Action.READ, org_id, workspace_id)
 
         def operation(tx: Transaction) -> SchedulePage:
             check_workspace(tx, org_id, workspace_id)
-            return tx.schedules.list(org_id, workspace_id, component_id, execution_id, cursor, limit)
+            component = find_component(tx, org_id, workspace_id, component_id).id if component_id else None
+            return tx.schedules.list(org_id, workspace_id, component, execution_id, cursor, limit)
 
         return await self._store.read(operation)
 
