@@ -43,7 +43,7 @@ def rehearse() -> None:
     Standard output and error stay as the harness sets them, which each fork would do again.
 
     Raises:
-        RuntimeError: The harness does not work here.
+        RuntimeError: The harness, or what agents run with, does not work here.
     """
     ssl.RAND_bytes(1)  # Not for the byte: the generator is made now. Each fork reseeds it.
     ours, theirs = socket.socketpair()
@@ -52,6 +52,9 @@ def rehearse() -> None:
         for _ in range(_ROUNDS):
             for code, kind in ((_SYNCHRONOUS, Kind.CODE_BLOCK), (_ASYNCHRONOUS, Kind.WORKFLOW)):
                 _run(harness, theirs, {"code": code, "entry_point": "main", "kind": kind.value})
+    agents = sys.modules.get("flow_sdk.agents.rehearsal")  # In templates of agents.
+    if agents is not None:
+        agents.rehearse()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     del os.environ[_VARIABLE]
     sys.modules.pop("component", None)

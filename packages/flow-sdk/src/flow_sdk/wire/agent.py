@@ -22,7 +22,7 @@ MODULES: Final = (
     "pydantic_ai.providers.openai",
     "jsonschema",
     "openai.resources.chat.completions",
-    "flow_sdk.agents.runner",
+    "flow_sdk.agents.rehearsal",
 )
 """What a template imports for agents, before any container is forked from it. Of `PACKAGES` and of ours only."""
 

@@ -60,6 +60,7 @@ def _prepare(config: dict[str, Any]) -> None:
         _enter_environment()
         for name in config["environment_modules"]:
             importlib.import_module(name)
+        syscalls.bring_loopback_up()  # Of the jail, where nobody else is; containers have their own.
     sys.modules["flow_sdk.harness.rehearsal"].rehearse()
     for name, value in config["rlimits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
