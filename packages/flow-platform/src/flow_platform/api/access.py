@@ -126,6 +126,8 @@ _IN_WORKSPACE: Final[dict[str, Access]] = {
 
 _ELSEWHERE: Final[dict[str, Access]] = {
     f"GET {ORGANIZATION}/variables": _DEPLOY,
+    f"GET {ORGANIZATION}/audit": _ADMINISTER,
+    f"GET {ORGANIZATION}/audit/export": Access(Action.ADMINISTER, whole_organization=True),
     f"GET {ORGANIZATION}/billing/transactions/{{transaction_id}}": _OWN_READ,
     f"GET {ORGANIZATION}/billing/usage": _READ,
     f"GET {ORGANIZATION}/billing/usage.csv": _READ,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.types import ASGIApp
 
 from flow_platform.api.api_keys import ApiKeyRoutes
+from flow_platform.api.audit import AuditRoutes
 from flow_platform.api.auth_routes import TokenRoutes
 from flow_platform.api.billing import BillingRoutes
 from flow_platform.api.checkpoints import CheckpointRoutes
@@ -82,6 +83,7 @@ def create_app(
         *PolicyRoutes(engine).routes(),
         *TokenRoutes(engine).routes(),
         *CredentialRoutes(engine).routes(),
+        *AuditRoutes(engine).routes(),
         *ServiceRoutes(engine).routes(),
         *McpRoutes(engine).routes(),
         *ServiceCallRoutes(engine).routes(),

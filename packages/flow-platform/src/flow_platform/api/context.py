@@ -27,6 +27,7 @@ class RequestContext:
         credential: None on the few public paths.
         newer_token: Sent with the answer, for the client to use from then on.
         body_bytes: Bytes of the body that are held in memory for it.
+        body_seen: The beginning of the body, when it is looked at besides by its endpoint; else None.
         route: The path of the route as it was declared, for the metrics.
     """
 
@@ -34,6 +35,7 @@ class RequestContext:
     credential: Credential | None = None
     newer_token: str | None = None
     body_bytes: int = 0
+    body_seen: bytes | None = None
     route: str = "unmatched"
 
 

@@ -15,12 +15,14 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from flow_platform.api.access import access_of, check_access
+from flow_platform.api.audit_scope import MAX_SEEN_BYTES, change_of, finish, is_refusal, note_refusal, origin_of
 from flow_platform.api.auth import authenticate, needs_credential
 from flow_platform.api.context import SCOPE_KEY, RequestContext, request_id_from
 from flow_platform.api.errors import answer_of, internal_error, method_not_allowed
 from flow_platform.api.open_requests import OpenRequest, as_refusal
-from flow_platform.api.routing import Router
+from flow_platform.api.routing import Route, Router
 from flow_platform.domain import errors
+from flow_platform.engine.audited import CHANGE, ORIGIN, Origin
 from flow_platform.metrics import Metrics
 from flow_platform.telemetry import REQUEST_ID
 
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 MAX_BODIES_BYTES: Final = 512 << 20  # Of all requests together; each is parsed into several times its size.
 
 _UNEXPECTED: Final = "a request failed unexpectedly"
-_WANTED: Final = frozenset({b"authorization", b"x-api-key", b"x-request-id", b"content-length"})
+_WANTED: Final = frozenset({b"authorization", b"x-api-key", b"x-request-id", b"content-length", b"user-agent"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -98,6 +100,7 @@ class Onion:
         opened: OpenRequest,
     ) -> Response:
         """The endpoint's answer, or that to the error which it raised."""
+        origin = origin_of(scope, context, headers.get(b"user-agent"))
         try:
             await self._admit(scope, headers, context)
             found = self._router.find(scope["method"], scope["path"])
@@ -107,8 +110,9 @@ class Onion:
             context.route = route.path
             check_access(access_of(route), scope["path_params"], context.credential)
             with as_refusal(opened):
-                return await route.endpoint(Request(scope, self._limited(receive, context)))
+                return await self._entered(route, scope, receive, context, origin)
         except errors.FlowError as error:
+            self._note(error, scope, context, origin)
             answer = answer_of(error, context.request_id)
             if answer.status_code == 500:
                 logger.exception(_UNEXPECTED, extra={REQUEST_ID: context.request_id})
@@ -118,6 +122,33 @@ class Onion:
         except Exception:
             logger.exception(_UNEXPECTED, extra={REQUEST_ID: context.request_id})
             return internal_error(context.request_id)
+
+    async def _entered(
+        self, route: Route, scope: Scope, receive: Receive, context: RequestContext, origin: Origin
+    ) -> Response:
+        """The endpoint's answer. What changes something is entered into the audit log, with what changes it."""
+        change = change_of(self._engine, route, scope["path_params"], context, origin)
+        if change is not None:
+            context.body_seen = b""
+        tokens = CHANGE.set(change), ORIGIN.set(origin)
+        try:
+            answer = await route.endpoint(Request(scope, self._limited(receive, context)))
+            if change is not None and not change.is_written and answer.status_code < 300:
+                await finish(self._engine, change, bytes(getattr(answer, "body", b"")))
+            return answer
+        finally:
+            if change is not None:
+                change.is_written = True  # What was begun and goes on behind the answer is not this request.
+            CHANGE.reset(tokens[0])
+            ORIGIN.reset(tokens[1])
+
+    def _note(self, error: errors.FlowError, scope: Scope, context: RequestContext, origin: Origin) -> None:
+        if not is_refusal(error):
+            return
+        path, target = context.route, scope.get("path_params") or {}
+        if not target and (found := self._router.find(scope["method"], scope["path"])) is not None:
+            path, target = found[0].path, found[1]  # Refused before anybody looked where to.
+        note_refusal(self._engine, error, f"{scope['method'][:10]} {path}", target, context, origin)
 
     def _not_found(self, method: str, path: str, context: RequestContext) -> Response:
         possible = self._router.methods(path)
@@ -145,6 +176,8 @@ class Onion:
             body = message.get("body")
             if body:
                 context.body_bytes += len(body)
+                if context.body_seen is not None and context.body_bytes <= MAX_SEEN_BYTES:
+                    context.body_seen += body
                 self._bodies_bytes += len(body)
                 self._check_size(context)
             return message

@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "approve": ("rings", "Approve deployments."),
     "rollback": ("rings", "Take a deployment back."),
     "token": ("token", "Make a token."),
+    "keys": ("keys", "API keys: list, make, revoke; rotate the keys that sign tokens."),
+    "audit": ("audit", "Who changed what: list, export and verify the audit log."),
     "schedule": ("schedule", "Start components by the clock."),
     "service": ("service", "Publish endpoints of components, and call them."),
     "secret": ("secret", "Set, list and delete secrets."),

@@ -77,6 +77,10 @@ class NotFound(FlowError):
     http_status = 404
 
 
+class OtherTenant(NotFound):
+    """Answered as what does not exist, in every respect; only the audit log knows."""
+
+
 class Conflict(FlowError):
     code = "conflict"
     http_status = 409

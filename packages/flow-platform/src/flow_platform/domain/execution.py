@@ -78,6 +78,7 @@ class Execution:
         priority: Higher first among queued executions.
         limit_keys: What its limits are counted by; see `domain.limits`.
         retry_of_id: The execution that this one repeats by hand; its calls are replayed.
+        submitted_by: Who asked for it, with which request and from where, as JSON; None below another execution.
         retried_as_id: The execution that repeats this one.
     """
 
@@ -121,6 +122,7 @@ class Execution:
     limit_keys: tuple[str, ...] = ()
     retry_of_id: str | None = None
     retried_as_id: str | None = None
+    submitted_by: str | None = None
 
     @property
     def is_graph(self) -> bool:

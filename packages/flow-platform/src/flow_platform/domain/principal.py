@@ -81,6 +81,6 @@ class Principal:
         """
         other_workspace = workspace_id is not None and self.workspace_id not in (None, workspace_id)
         if org_id != self.org_id or other_workspace:
-            raise errors.NotFound("not found")
+            raise errors.OtherTenant("not found")
         if not self.may(action):
             raise errors.Forbidden(f"role {self.role_name!r} may not {action.value!r}")

@@ -298,4 +298,5 @@ def _execution(
         available_at=start_at,
         retry_of_id=submission.retry_of_id,
         limit_keys=limit_keys_of(submission, component.id, ring.id),
+        submitted_by=None if parent else submission.submitted_by,
     )

@@ -67,13 +67,14 @@ class ApiKeys:
             custom_role=custom_role,
         )
 
-        def operation(tx: Transaction) -> None:
+        def operation(tx: Transaction) -> ApiKey:
             check_workspace(tx, org_id, workspace_id)
             if tx.api_keys.count(org_id, workspace_id) >= MAX_KEYS:
                 raise errors.InvalidInput(
                     f"the workspace has {MAX_KEYS} API keys, which is the most", code="too_many_api_keys"
                 )
             tx.api_keys.insert(record)
+            return record
 
         await self._store.write(operation)
         logger.info("an API key was made", extra=_fields(record))

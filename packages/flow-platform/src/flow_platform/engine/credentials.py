@@ -165,13 +165,14 @@ class Credentials:
             principal.org_id, kind, name, now, principal.subject, expires_at or now + MAX_TOKEN_LIFE
         )
 
-        def operation(tx: Transaction) -> None:
+        def operation(tx: Transaction) -> Revocation:
             tx.credentials.forget_revocations(now)
             if tx.credentials.count_revocations(principal.org_id, now) >= most:
                 raise errors.Conflict(
                     f"{most} tokens and subjects are revoked, which is the most", code="too_many_revocations"
                 )
             tx.credentials.revoke(revocation)
+            return revocation
 
         await self._store.write(operation)
         self.tokens.revoke(_revoked([revocation]))
@@ -208,7 +209,7 @@ class Credentials:
             raise invalid("name", name, "1 to 63 of a-z, 0-9, '-' and '_', and no built-in role")
         role = CustomRole(org_id, workspace_id, name, actions, description, self._clock.now(), principal.subject)
 
-        def operation(tx: Transaction) -> None:
+        def operation(tx: Transaction) -> CustomRole:
             check_workspace(tx, org_id, workspace_id)
             others = [each for each in tx.credentials.roles(org_id, workspace_id) if each.name != name]
             if len(others) >= MAX_ROLES:
@@ -216,9 +217,9 @@ class Credentials:
                     f"the workspace has {len(others)} custom roles, which is the most", code="too_many_roles"
                 )
             tx.credentials.save_role(role)
+            return role
 
-        await self._store.write(operation)
-        return role
+        return await self._store.write(operation)
 
     async def delete_role(self, principal: Principal, org_id: str, workspace_id: str, name: str) -> None:
         """Who has the role may nothing from now on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -66,6 +67,7 @@ def document_of(
         root_execution_id=execution.root_id,
         retry_of_execution_id=execution.retry_of_id,
         retried_as_execution_id=execution.retried_as_id,
+        submitted_by=json.loads(execution.submitted_by) if execution.submitted_by else None,
         lifecycle_event=execution.lifecycle_event,
         attempt=execution.attempt,
         max_attempts=execution.max_attempts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import uuid
@@ -17,6 +18,8 @@ from flow_platform.domain.clock import Clock, SystemClock
 from flow_platform.domain.ledger import RateCard
 from flow_platform.engine import graphs
 from flow_platform.engine.api_keys import ApiKeys
+from flow_platform.engine.audit import Audit
+from flow_platform.engine.audited import AuditedStore
 from flow_platform.engine.billing import Billing
 from flow_platform.engine.budgets import Budgets
 from flow_platform.engine.cancel import CancelNotices
@@ -91,6 +94,7 @@ class Engine:
     secrets: Secrets
     api_keys: ApiKeys
     credentials: Credentials
+    audit: Audit
     services: Services
     service_tokens: ServiceTokens
     service_calls: ServiceCalls
@@ -110,7 +114,7 @@ class Engine:
         master_keys: MasterKeys | None = None,
         rates: RateCard | None = None,
     ) -> None:
-        self.store = store
+        self.store = AuditedStore(store)
         self.clock = clock or SystemClock()
         self.leasing = leasing or Leasing()
         self._master_keys = master_keys or MasterKeys()
@@ -143,6 +147,7 @@ class Engine:
         self.credentials = Credentials(self.store, self.clock, self._wakeups, self.workspace.org_id)
         await self.credentials.start()
         self.tokens = self.credentials.tokens
+        self.audit = Audit(self.store, self.clock)
         self.secrets = Secrets(self.store, self.clock, self._master_keys)
         await self.secrets.start()
         self._secret_delivery = SecretDelivery(self.store, self.secrets)
@@ -217,6 +222,7 @@ class Engine:
         self._spawn("rollouts", RolloutWatch(self.store, self.clock, self._wakeups, self.rollouts).run())
         self._spawn("policies", self.policies.run())
         self._spawn("credentials", self.credentials.run())
+        self._spawn("audit", self.audit.run())
         self._spawn("sweeper", self.sweeper.run(self.leasing.lease, lambda: self._link.is_up))
         self._spawn("scheduler", self.scheduler.run())
 
@@ -225,6 +231,8 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(errors.StoreUnavailable):
+            await self.audit.flush()
         await self._link.close()
         await self.api_keys.close()
         await self.service_tokens.close()

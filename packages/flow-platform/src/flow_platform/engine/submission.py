@@ -25,6 +25,7 @@ class Submission:
         deployment_id: Runs on this deployment instead of the active one; only the engine says so.
         retry: Instead of the component's own policy; only the engine says so (a node of a graph).
         retry_of_id: The execution that this one repeats, see `repetition`; only the engine says so.
+        submitted_by: Who asks, see `audited.submitter_of`; only the engine says so.
     """
 
     kind: Kind
@@ -47,6 +48,7 @@ class Submission:
     deployment_id: str | None = None
     retry: RetryPolicy | None = None
     retry_of_id: str | None = None
+    submitted_by: str | None = None
 
 
 def payload_of(submission: Submission) -> Payload:

@@ -23,6 +23,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.domain.replay import Call
 from flow_platform.store.api_key_table import ApiKeyTable
+from flow_platform.store.audit_table import AuditTable
 from flow_platform.store.checkpoint_table import CheckpointTable
 from flow_platform.store.credential_table import CredentialTable
 from flow_platform.store.ledger_table import BudgetTable, LedgerTable
@@ -411,6 +412,7 @@ class Transaction(Protocol):
     secrets: SecretTable
     api_keys: ApiKeyTable
     credentials: CredentialTable
+    audit: AuditTable
     parts: PartTable
     sessions: SessionTable
     policies: PolicyTable

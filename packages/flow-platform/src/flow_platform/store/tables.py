@@ -94,6 +94,7 @@ executions = Table(
     _json("limit_keys"),
     _word("retry_of_id", nullable=True),
     _word("retried_as_id", nullable=True),
+    Column("submitted_by", sa.Text, nullable=True),
 )
 
 _e = executions.c

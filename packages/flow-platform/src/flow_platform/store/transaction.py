@@ -5,6 +5,8 @@ from __future__ import annotations
 from flow_platform.store import base
 from flow_platform.store.api_key_table import ApiKeyTable
 from flow_platform.store.api_keys import ApiKeyRows
+from flow_platform.store.audit import AuditRows
+from flow_platform.store.audit_table import AuditTable
 from flow_platform.store.budgets import BudgetRows
 from flow_platform.store.catalog import CatalogRows
 from flow_platform.store.checkpoints import CheckpointRows
@@ -49,6 +51,7 @@ class SqlTransaction:
         self.secrets: SecretTable = SecretRows(connection)
         self.api_keys: ApiKeyTable = ApiKeyRows(connection)
         self.credentials: CredentialTable = CredentialRows(connection)
+        self.audit: AuditTable = AuditRows(connection)
         self.policies: PolicyTable = PolicyRows(connection, policies)
         self.models: ModelTable = ModelRows(connection)
         self.parts: PartTable = PartRows(connection)

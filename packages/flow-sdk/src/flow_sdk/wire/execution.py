@@ -103,6 +103,7 @@ class StatusDocument(Document):
     """Attributes:
     retry_of_execution_id: The one that this repeats, by hand or because what started it was repeated by hand.
     retried_as_execution_id: The one that repeats this.
+    submitted_by: `subject`, `role`, `request_id` and `address` of who asked for it; None below another execution.
     """
 
     execution_id: str
@@ -114,6 +115,7 @@ class StatusDocument(Document):
     root_execution_id: str | None = None
     retry_of_execution_id: str | None = None
     retried_as_execution_id: str | None = None
+    submitted_by: dict[str, str] | None = None
     lifecycle_event: str = "workflow"
     attempt: int = 0
     max_attempts: int = 1

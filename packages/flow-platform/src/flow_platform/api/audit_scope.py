@@ -1,0 +1,191 @@
+"""Which requests are entered into the audit log, and what is known of them when they come in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from starlette.types import Scope
+
+from flow_platform.api.access import OF_SERVICES, ORGANIZATION
+from flow_platform.api.context import RequestContext
+from flow_platform.api.routing import WORKSPACE, Route
+from flow_platform.domain import errors
+from flow_platform.domain.credential import Credential
+from flow_platform.domain.principal import Role
+from flow_platform.engine.audit import Refusal
+from flow_platform.engine.audited import Change, Origin
+from flow_platform.store.base import Transaction
+from flow_sdk.wire.status import Kind
+
+if TYPE_CHECKING:
+    from flow_platform.engine.service import Engine
+
+MAX_SEEN_BYTES: Final = 64 << 10  # Of a body that an entry may show parts of.
+MAX_AGENT: Final = 200
+NOBODY: Final = "(nobody)"
+
+RECORDED_ELSEWHERE: Final = frozenset(
+    {
+        # A submit is its own record: the execution says by whom, with which request, from where.
+        *(f"POST {WORKSPACE}/{kind.path}/{{component_id}}/executions" for kind in Kind),
+        "POST /api/v1/component-execution/transforms/{component_id}/execute",
+        "POST /api/v1/component-execution/agents/{component_id}/execute",
+        *(f"{method} {WORKSPACE}/mcp" for method in ("POST", "DELETE")),
+        # Calls of models are records of their own.
+        "POST /api/v1/gateway/chat/completions",
+        "POST /api/v1/gateway/embeddings",
+        # Of executions, for themselves.
+        f"POST {WORKSPACE}/executions/{{execution_id}}/checkpoints",
+        f"POST {WORKSPACE}/executions/{{execution_id}}/checkpoints/{{checkpoint_id}}/result",
+        f"POST {WORKSPACE}/executions/{{execution_id}}/suspension",
+        "POST /api/v1/auth/refresh",
+    }
+)
+
+Target = Mapping[str, str]
+
+
+def _org(target: Target) -> tuple[str, str]:
+    return target["org_id"], target["workspace_id"]
+
+
+_LOOKS: Final[dict[str, Callable[[Transaction, Target], Any]]] = {
+    f"PATCH {WORKSPACE}/rings/{{ring_id}}": lambda tx, at: tx.catalog.find_ring(*_org(at), at["ring_id"]),
+    f"PUT {WORKSPACE}/variables": lambda tx, at: {"env": tx.tenancy.variables(*_org(at))},
+    f"PUT {ORGANIZATION}/variables": lambda tx, at: {"env": tx.tenancy.variables(at["org_id"])},
+    **{
+        f"{method} {WORKSPACE}/schedules/{{schedule_id}}": lambda tx, at: tx.schedules.find(
+            *_org(at), at["schedule_id"]
+        )
+        for method in ("PATCH", "DELETE")
+    },
+    **{
+        f"{method} {WORKSPACE}/secrets/{{name}}": lambda tx, at: [
+            info for info in tx.secrets.of_workspace(*_org(at)) if info.name == at["name"]
+        ]
+        for method in ("PUT", "DELETE")
+    },
+    **{
+        f"{method} {WORKSPACE}/roles/{{name}}": lambda tx, at: tx.credentials.find_role(*_org(at), at["name"])
+        for method in ("PUT", "DELETE")
+    },
+    f"DELETE {WORKSPACE}/api-keys/{{key_id}}": lambda tx, at: next(
+        (key for key in tx.api_keys.of_workspace(*_org(at)) if key.id == at["key_id"]), None
+    ),
+    **{
+        f"POST {WORKSPACE}/deployments/{{deployment_id}}/{verb}": lambda tx, at: tx.catalog.find_deployment(
+            *_org(at), at["deployment_id"]
+        )
+        for verb in ("approve", "share", "rollback")
+    },
+    **{
+        f"{method} {WORKSPACE}/services/{{service_id}}": lambda tx, at: tx.services.find(
+            at["org_id"], at["service_id"], inside=at["workspace_id"]
+        )
+        for method in ("PATCH", "DELETE")
+    },
+    f"POST {WORKSPACE}/executions/{{execution_id}}/cancel": lambda tx, at: tx.executions.find_in_workspace(
+        *_org(at), at["execution_id"]
+    ),
+}
+"""What a request is about, as it is before. What has none shows what was asked and what came of it."""
+
+
+_ONLY: Final = {f"POST {WORKSPACE}/executions/{{execution_id}}/events/{{name}}": frozenset({"approved", "comment"})}
+
+
+def origin_of(scope: Scope, context: RequestContext, user_agent: str | None) -> Origin:
+    client = scope.get("client")
+    agent = (user_agent or "")[:MAX_AGENT]
+    if not agent.isprintable():
+        agent = "".join(character for character in agent if character.isprintable())
+    return Origin(context.request_id, str(client[0]) if client else "", agent)
+
+
+def change_of(engine: Engine, route: Route, target: Target, context: RequestContext, origin: Origin) -> Change | None:
+    """The entry that a request will be, if it is one that changes something for a user."""
+    if route.method in ("GET", "HEAD") or context.credential is None:
+        return None
+    action = f"{route.method} {route.path}"
+    principal = context.credential.principal
+    if principal.role is Role.EXECUTION or action in RECORDED_ELSEWHERE or route.path.startswith(OF_SERVICES):
+        return None
+    look = _LOOKS.get(action)
+    return Change(
+        origin=origin,
+        who=_who(context.credential),
+        org_id=principal.org_id,
+        workspace_id=target.get("workspace_id"),
+        action=_short(action),
+        target={name: value for name, value in target.items() if name not in ("org_id", "workspace_id")},
+        request=lambda: _seen(context, _ONLY.get(action)),
+        now=engine.clock.now,
+        look=(lambda tx: look(tx, target)) if look else None,
+    )
+
+
+def is_refusal(error: errors.FlowError) -> bool:
+    """Nobody, not allowed, another tenant's, or too often."""
+    return isinstance(error, errors.Unauthenticated | errors.Forbidden | errors.OtherTenant | errors.RateLimited)
+
+
+def note_refusal(
+    engine: Engine, error: errors.FlowError, action: str, target: Target, context: RequestContext, origin: Origin
+) -> None:
+    """Has a refusal entered."""
+    principal = context.credential.principal if context.credential else None
+    refusal = Refusal(
+        # A stranger does not write into the log of whom he names, but into that of the platform's operator.
+        org_id=principal.org_id if principal else engine.workspace.org_id,
+        subject=principal.subject if principal else NOBODY,
+        role=principal.role_name if principal else "",
+        address=origin.address,
+        action=_short(action),
+        workspace_id=principal.workspace_id if principal else None,
+        status=error.http_status,
+        code=error.error_code,
+    )
+    engine.audit.refused(refusal, origin, {name: value[:80] for name, value in target.items()})
+
+
+async def finish(engine: Engine, change: Change, body: bytes) -> None:
+    """Enters what changed nothing in the database, with the answer: a token that was made. A preview is no change."""
+    if change.is_preview:
+        return
+    answer: Any = None
+    if 0 < len(body) <= MAX_SEEN_BYTES:
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = None
+    await engine.audit.enter(change, answer)
+
+
+def _who(credential: Credential) -> dict[str, Any]:
+    principal = credential.principal
+    kind = "api_key" if credential.api_key_id else "token"
+    return {
+        "subject": principal.subject,
+        "role": principal.role_name,
+        "credential": f"{kind}:{credential.api_key_id or credential.token_id}",
+    }
+
+
+def _seen(context: RequestContext, names: frozenset[str] | None) -> Any:
+    """The body, as JSON; of one that is somebody's data only the named fields."""
+    if not context.body_seen:
+        return None
+    try:
+        found = json.loads(context.body_seen)
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return f"({type(found).__name__})"
+    body = cast("dict[str, Any]", found)
+    return body if names is None else {name: value for name, value in body.items() if name in names}
+
+
+def _short(action: str) -> str:
+    return action.replace(WORKSPACE, "W")

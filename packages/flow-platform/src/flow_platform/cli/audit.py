@@ -1,0 +1,145 @@
+"""`flow audit`: who changed what and who was refused; exports it, and checks that nothing was changed in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+
+import typer
+
+from flow_platform.cli import output
+from flow_platform.cli.connection import Connection, with_connection
+from flow_platform.domain.audit import GENESIS, AuditEntry, verify
+from flow_platform.domain.errors import Conflict, FlowError, InvalidInput
+
+if TYPE_CHECKING:
+    from flow_platform.cli.remote import Remote
+
+TIMEOUT_SECONDS: Final = 60.0
+
+
+class Action(StrEnum):
+    LIST = "list"
+    EXPORT = "export"
+    VERIFY = "verify"
+
+
+@with_connection
+def audit(
+    connection: Connection,
+    action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
+    kind: Annotated[str | None, typer.Option(help="list: change or refusal.", show_default=False)] = None,
+    subject: Annotated[str | None, typer.Option(help="list: by whom.", show_default=False)] = None,
+    since: Annotated[str | None, typer.Option(help="list: from that time on.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="list: how many, newest first.")] = 20,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="verify: an export, instead of the log.", show_default=False)
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option("--expect", help="verify: an entry that was noted, SEQUENCE:HASH.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Lists the audit log of the organization, exports it as JSON lines, or verifies its chain of hashes."""
+    from flow_platform.cli.remote import Remote
+
+    if action is Action.VERIFY and file is not None:
+        with file.open() as lines:
+            _verify(_parsed(lines), expect, as_json)
+        return
+    with Remote(connection) as remote:
+        match action:
+            case Action.EXPORT:
+                with _exported(remote) as lines:
+                    for line in lines:
+                        sys.stdout.write(line + "\n")
+            case Action.VERIFY:
+                with _exported(remote) as lines:
+                    _verify(_parsed(lines), expect, as_json)
+            case _:
+                path = f"/api/v1/orgs/{connection.org_id}/audit"
+                items = remote.get(path, kind=kind, subject=subject, since=since, limit=limit)["items"]
+                if as_json:
+                    output.emit_json(items)
+                else:
+                    columns = ("#", "at", "kind", "subject", "action", "what")
+                    output.show_table(columns, [_row(item) for item in items])
+
+
+@contextmanager
+def _exported(remote: Remote) -> Generator[Iterable[str]]:
+    import httpx
+
+    connection = remote.connection
+    headers = {"Authorization": f"Bearer {connection.token}"}
+    url = f"{connection.base_url}/api/v1/orgs/{connection.org_id}/audit/export"
+    try:
+        with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as answer:
+            if answer.status_code != 200:
+                body: dict[str, Any] = json.loads(answer.read())
+                raise FlowError(str(body.get("message")), code=str(body.get("code")))
+            yield answer.iter_lines()
+    except httpx.HTTPError as error:
+        raise FlowError(f"the export was cut off: {error!r}") from error
+
+
+def _parsed(lines: Iterable[str]) -> Generator[AuditEntry]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found = cast("dict[str, Any]", json.loads(line))
+            yield AuditEntry(found["org_id"], found["sequence"], found["text"], found["hash"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInput(f"line {number} is no entry of an audit log: {line[:80]!r}") from error
+
+
+def _verify(entries: Iterable[AuditEntry], expect: str | None, as_json: bool) -> None:
+    wanted = _expected(expect)
+    met = wanted is None
+
+    def watched() -> Generator[AuditEntry]:
+        nonlocal met
+        for entry in entries:
+            met = met or (entry.sequence, entry.hash) == wanted
+            yield entry
+
+    sequence, digest = verify(watched())
+    if not met:
+        raise Conflict(
+            f"entry {expect!r} is not in the audit log: what was noted there was removed", code="audit_broken"
+        )
+    if as_json:
+        output.emit_json({"entries": sequence, "head": f"{sequence}:{digest}"})
+    else:
+        output.say(f"{sequence} entries, each follows on the one before")
+        output.say(f"note this elsewhere, and give it to --expect next time: {sequence}:{digest}")
+
+
+def _expected(text: str | None) -> tuple[int, str] | None:
+    if text is None:
+        return None
+    sequence, _, digest = text.partition(":")
+    if not sequence.isdecimal() or len(digest) != len(GENESIS):
+        raise InvalidInput(f"--expect {text!r}: expected SEQUENCE:HASH, as flow audit verify prints it")
+    return int(sequence), digest
+
+
+def _row(item: dict[str, Any]) -> list[str]:
+    is_change = item["kind"] == "change"
+    target = " ".join(map(str, item.get("target", {}).values())) or _name_of(item.get("after"))
+    what = target if is_change else f"{item['status']} {item['code']} x{item['count']}"
+    return [str(item["sequence"]), item["at"][:19], item["kind"], item["subject"], item["action"], what]
+
+
+def _name_of(made: Any) -> str:
+    """What a new thing is called."""
+    if not isinstance(made, dict):
+        return ""
+    found = cast("dict[str, Any]", made)
+    return next((str(found[name]) for name in ("slug", "name", "id") if found.get(name)), "")

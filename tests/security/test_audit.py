@@ -1,0 +1,333 @@
+"""The audit log: every change and every refusal, by whom, from where, what before and after, in a chain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from flow_platform.api.app import create_app
+from flow_platform.domain import errors
+from flow_platform.domain.audit import AuditEntry, verify
+from flow_platform.domain.principal import Role
+from flow_platform.engine import audit
+from flow_platform.engine.catalog import Catalog
+from flow_platform.engine.master_keys import MasterKeys, new_key, parse_key
+from flow_platform.engine.service import Engine
+from flow_platform.store import open_store
+from tests.contract.api.hands import CODE, HOUR, NO_NATS, Builds, Platform, Tenant, refused, submit_body
+from tests.support.two_organizations import new_tenant
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+    path: Path = tmp_path_factory.mktemp("audit")
+    keys = MasterKeys(parse_key(new_key(), "a test"))
+    engine = Engine(open_store(f"sqlite:///{path}/flow.db"), NO_NATS, master_keys=keys)
+    await engine.start()
+    builds = Builds()
+    engine.catalog = Catalog(engine.store, engine.clock, builds, engine.rollouts)
+    yield Platform(engine, builds, create_app(engine))
+    await engine.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tenant(platform: Platform) -> Tenant:
+    return await new_tenant(platform)
+
+
+def wide(tenant: Tenant) -> str:
+    engine = tenant.platform.engine
+    return engine.tokens.for_user("boss", tenant.workspace.org_id, None, Role.ADMIN, HOUR, engine.clock.now())
+
+
+async def entries(tenant: Tenant, token: str | None = None, **query: Any) -> list[dict[str, Any]]:
+    await tenant.platform.engine.audit.flush()
+    async with tenant.platform.client(token or wide(tenant)) as client:
+        answer = await client.get(f"/api/v1/orgs/{tenant.workspace.org_id}/audit", params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["items"]
+
+
+async def exported(tenant: Tenant, after: int = 0) -> list[AuditEntry]:
+    await tenant.platform.engine.audit.flush()
+    async with tenant.platform.client(wide(tenant)) as client:
+        answer = await client.get(f"/api/v1/orgs/{tenant.workspace.org_id}/audit/export", params={"after": after})
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    return [AuditEntry(**json.loads(line)) for line in answer.text.splitlines()]
+
+
+async def test_a_change_says_who_from_where_what_before_and_after(tenant: Tenant) -> None:
+    async with tenant.client() as client:
+        headers = {"X-Request-ID": "req-1", "User-Agent": "curl/8\x1b"}
+        ring = tenant.rings["staging"]
+        answer = await client.patch(
+            f"/rings/{ring}", json={"order": 21, "env": {"DATABASE": "postgres://u:hunter2@db"}}, headers=headers
+        )
+        assert answer.status_code == 200
+    (entry,) = await entries(tenant)
+    assert (entry["kind"], entry["action"], entry["subject"]) == ("change", "PATCH W/rings/{ring_id}", "ada")
+    assert entry["who"]["role"] == "admin"
+    assert entry["who"]["credential"].startswith("token:")
+    assert entry["from"] == {"request_id": "req-1", "address": "127.0.0.1", "user_agent": "curl/8"}
+    assert (entry["workspace_id"], entry["target"]) == (tenant.workspace.workspace_id, {"ring_id": ring})
+    assert (entry["before"]["order"], entry["after"]["order"]) == (20, 21)
+    assert entry["changed"] == ["env.DATABASE", "order"]
+    assert entry["after"]["env"] == entry["request"]["env"] == {"DATABASE": "(hidden)"}
+    assert "hunter2" not in json.dumps(entry)
+    assert entry["previous"] == "0" * 64
+
+
+async def test_every_change_of_a_workspace_is_entered(platform: Platform, tenant: Tenant) -> None:
+    """Whatever the route: asked for as an admin, with real things."""
+    await tenant.publish()
+    secret = "s3cret-canary-0123456789"
+    async with tenant.client() as client:
+
+        async def done(method: str, path: str, body: Any = None) -> Any:
+            answer = await client.request(method, path, json=body)
+            assert answer.status_code < 300, answer.text
+            return answer.json() if answer.content else None
+
+        key = await done("POST", "/api-keys", {"name": "ci", "role": "viewer"})
+        await done("DELETE", f"/api-keys/{key['id']}")
+        await done("PUT", "/secrets/DB_PASSWORD", {"value": secret})
+        await done("DELETE", "/secrets/DB_PASSWORD")
+        await done("PUT", "/variables", {"env": {"NAME": secret}})
+        await done("PUT", "/policies", {"component_id": "echo", "concurrency": 3})
+        await done("DELETE", "/policies?component_id=echo")
+        await done("PUT", "/roles/own", {"actions": ["read"]})
+        await done("DELETE", "/roles/own")
+        schedule = {"component_id": "echo", "interval_seconds": 3600, "input_data": {"password": secret}}
+        made = await done("POST", "/schedules", schedule)
+        await done("PATCH", f"/schedules/{made['id']}", {"paused": True})
+        await done("DELETE", f"/schedules/{made['id']}")
+        await done("PUT", "/model-settings", {})
+        await done("POST", "/deployments", {"component_id": "echo", "ring_id": tenant.rings["dev"]})
+        execution_id = await tenant.submit()
+        await done("POST", f"/executions/{execution_id}/cancel")
+        await done("POST", "http://flow.test/api/v1/auth/token", {"role": "viewer"})
+    found = await entries(tenant, limit=200)
+    actions = [entry["action"] for entry in reversed(found)]
+    assert actions == [
+        "POST W/code-blocks",
+        "POST W/api-keys",
+        "DELETE W/api-keys/{key_id}",
+        "PUT W/secrets/{name}",
+        "DELETE W/secrets/{name}",
+        "PUT W/variables",
+        "PUT W/policies",
+        "DELETE W/policies",
+        "PUT W/roles/{name}",
+        "DELETE W/roles/{name}",
+        "POST W/schedules",
+        "PATCH W/schedules/{schedule_id}",
+        "DELETE W/schedules/{schedule_id}",
+        "PUT W/model-settings",
+        "POST W/deployments",
+        "POST W/executions/{execution_id}/cancel",
+        "POST /api/v1/auth/token",
+    ]
+    text = json.dumps(found)
+    assert secret not in text
+    assert key["key"] not in text
+    assert CODE not in text
+    assert platform.engine.tokens.jwks()["keys"][0]["x"] not in text
+    assert verify(await exported(tenant)) == (len(found), found[0]["hash"])
+
+
+async def test_a_change_that_failed_is_none(tenant: Tenant) -> None:
+    async with tenant.client() as client:
+        refused(await client.post("/rings", json={"name": "dev", "order": 1}), 409, "ring_exists")
+        refused(await client.post("/rings", json={}), 422, "invalid_input")
+        assert (await client.get("/rings")).status_code == 200
+    assert await entries(tenant) == []
+
+
+async def test_a_change_and_its_entry_are_one_transaction(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise errors.StorageFull("no room")
+
+    monkeypatch.setattr("flow_platform.store.audit.AuditRows.append", broken)
+    async with tenant.client() as client:
+        refused(await client.put("/variables", json={"env": {"A": "1"}}), 507, "storage_full")
+        assert (await client.get("/variables")).json()["env"] == {}
+
+
+async def test_a_submit_is_its_own_record(tenant: Tenant) -> None:
+    await tenant.publish()
+    async with tenant.client(Role.RUNNER) as client:
+        answer = await client.post("/code-blocks/echo/executions", json=submit_body(), headers={"X-Request-ID": "r-7"})
+        document = (await client.get(f"/executions/{answer.json()['execution_id']}")).json()
+    assert document["submitted_by"] == {
+        "subject": "ada",
+        "role": "runner",
+        "request_id": "r-7",
+        "address": "127.0.0.1",
+    }
+    assert [entry["action"] for entry in await entries(tenant)] == ["POST W/code-blocks"]
+
+
+# Refusals
+
+
+async def test_refusals_are_entered_in_the_log_of_who_was_refused(platform: Platform, tenant: Tenant) -> None:
+    stranger = await new_tenant(platform)
+    async with tenant.client(Role.VIEWER) as client:
+        refused(await client.put("/variables", json={}), 403, "forbidden")
+        refused(await client.get(f"http://flow.test{stranger.path}/rings"), 404, "not_found")
+        refused(await client.get("/code-blocks/nothing"), 404, "not_found")
+    found = await entries(tenant, kind="refusal")
+    assert [(entry["action"], entry["status"], entry["code"], entry["subject"]) for entry in reversed(found)] == [
+        ("PUT W/variables", 403, "forbidden", "ada"),
+        ("GET W/rings", 404, "not_found", "ada"),
+    ]
+    assert found[0]["target"]["workspace_id"] == stranger.workspace.workspace_id
+    assert await entries(stranger) == []
+
+
+async def test_strangers_are_entered_in_the_operators_log(platform: Platform, tenant: Tenant) -> None:
+    before = await _operators(platform)
+    async with platform.client() as client:
+        refused(await client.get(f"{tenant.path}/rings"), 401, "unauthenticated")
+        refused(
+            await client.get(f"{tenant.path}/rings", headers={"Authorization": "Bearer x.y.z"}), 401, "token_invalid"
+        )
+        refused(await client.get(f"{tenant.path}/rings", headers={"X-API-Key": "fl_guess"}), 401, "api_key_invalid")
+    assert await entries(tenant) == []
+    after = await _operators(platform)
+    codes = {entry["code"] for entry in after[: len(after) - len(before)]}
+    assert codes == {"unauthenticated", "token_invalid", "api_key_invalid"}
+
+
+async def _operators(platform: Platform) -> list[dict[str, Any]]:
+    await platform.engine.audit.flush()
+    org_id = platform.engine.workspace.org_id
+    token = platform.engine.tokens.for_user("root", org_id, None, Role.ADMIN, HOUR, platform.now)
+    async with platform.client(token) as client:
+        answer = await client.get(f"/api/v1/orgs/{org_id}/audit", params={"kind": "refusal", "limit": 200})
+    return answer.json()["items"]
+
+
+async def test_a_flood_of_refusals_is_a_few_entries(tenant: Tenant) -> None:
+    await tenant.platform.engine.audit.flush()
+    async with tenant.client(Role.VIEWER) as client:
+        await asyncio.gather(*(client.post("/rings", json={}) for _ in range(100)))
+        await asyncio.gather(*(client.put(f"/secrets/NAME_{n}", json={}) for n in range(100)))
+    found = await entries(tenant, kind="refusal")
+    assert sum(entry["count"] for entry in found) == 200
+    assert len(found) <= 6  # Two routes, and a flush or two may come in between.
+
+
+async def test_what_is_gathered_is_bounded(platform: Platform, tenant: Tenant) -> None:
+    await platform.engine.audit.flush()
+    org_id = tenant.workspace.org_id
+    origin = audit.Origin("r", "10.0.0.1", "")
+    for number in range(1000):
+        refusal = audit.Refusal(org_id, f"s{number}", "viewer", "10.0.0.1", "GET W/rings", None, 403, "forbidden")
+        platform.engine.audit.refused(refusal, origin, {})
+    assert len(platform.engine.audit._gathered) <= audit.MAX_GATHERED + 1
+    found = await entries(tenant, kind="refusal", limit=200)
+    assert sum(entry["count"] for entry in found) == 1000
+
+
+# Reading
+
+
+async def test_only_admins_read_and_of_a_workspace_only_its_own(platform: Platform, tenant: Tenant) -> None:
+    sibling = await new_tenant(platform, tenant.workspace.org_id)
+    for each in (tenant, sibling):
+        async with each.client() as client:
+            await client.put("/variables", json={"env": {}})
+    path = f"/api/v1/orgs/{tenant.workspace.org_id}/audit"
+    for role in (Role.BUILDER, Role.RUNNER, Role.VIEWER):
+        async with platform.client(tenant.token(role)) as client:
+            refused(await client.get(path), 403, "forbidden")
+    async with platform.client(tenant.token()) as client:
+        refused(await client.get(f"{path}/export"), 403, "forbidden")
+        refused(await client.get(path, params={"workspace_id": sibling.workspace.workspace_id}), 404, "not_found")
+    own = await entries(tenant, tenant.token())
+    assert {entry["workspace_id"] for entry in own} == {tenant.workspace.workspace_id}
+    assert {entry["workspace_id"] for entry in await entries(tenant, kind="change")} == {
+        tenant.workspace.workspace_id,
+        sibling.workspace.workspace_id,
+    }
+    stranger = await new_tenant(platform)
+    async with platform.client(wide(stranger)) as client:
+        refused(await client.get(path), 404, "not_found")
+
+
+async def test_filters_and_pages(platform: Platform, tenant: Tenant) -> None:
+    for number in range(5):
+        async with tenant.client() as client:
+            await client.put("/variables", json={"env": {"N": str(number)}})
+    path = f"/api/v1/orgs/{tenant.workspace.org_id}/audit"
+    async with platform.client(wide(tenant)) as client:
+        seen: list[int] = []
+        cursor = None
+        while True:
+            page = (await client.get(path, params={"limit": 2, **({"cursor": cursor} if cursor else {})})).json()
+            seen += [entry["sequence"] for entry in page["items"]]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert seen == [5, 4, 3, 2, 1]
+        for name, value in (("kind", "x"), ("since", "yesterday"), ("cursor", "abc"), ("limit", "0")):
+            refused(await client.get(path, params={name: value}), 422, "invalid_input")
+    assert len(await entries(tenant, action="PUT W/variables", subject="ada")) == 5
+    assert await entries(tenant, subject="nobody") == []
+    assert await entries(tenant, until="2020-01-01T00:00:00Z") == []
+    assert len(await entries(tenant, since="2020-01-01T00:00:00Z")) == 5
+
+
+# The chain
+
+
+async def _log(tenant: Tenant, count: int = 4) -> list[AuditEntry]:
+    for number in range(count):
+        async with tenant.client() as client:
+            await client.put("/variables", json={"env": {"N": str(number)}})
+    return await exported(tenant)
+
+
+async def test_tampering_is_found_wherever_it_is(tenant: Tenant) -> None:
+    log = await _log(tenant)
+    assert verify(log)[0] == 4
+    document = log[1].document
+
+    def forged(**changes: Any) -> AuditEntry:
+        text = json.dumps({**document, **changes}, sort_keys=True, separators=(",", ":"))
+        return AuditEntry(log[1].org_id, log[1].sequence, text, log[1].hash)
+
+    broken = {
+        "changed": [log[0], forged(subject="eve"), *log[2:]],
+        "removed": [log[0], *log[2:]],
+        "first one removed": log[1:],
+        "swapped": [log[0], log[2], log[1], log[3]],
+        "repeated": [log[0], log[0], *log[1:]],
+        "of another organization": [log[0], AuditEntry("other", 2, log[1].text, log[1].hash), *log[2:]],
+        "no JSON": [log[0], AuditEntry(log[1].org_id, 2, "{", log[1].hash)],
+    }
+    for name, entries_ in broken.items():
+        with pytest.raises(errors.Conflict, match=r"entry [12] of the audit log"):
+            verify(entries_)
+        assert name
+    assert await exported(tenant, after=2) == log[2:]
+    assert verify(log[2:], after=(2, log[1].hash)) == (4, log[3].hash)
+
+
+async def test_writers_side_by_side_make_one_chain(tenant: Tenant) -> None:
+    async with tenant.client() as client:
+        answers: list[httpx.Response] = await asyncio.gather(
+            *(client.put(f"/roles/r{number}", json={"actions": ["read"]}) for number in range(40))
+        )
+    assert {answer.status_code for answer in answers} == {200}
+    assert verify(await exported(tenant))[0] == 40
