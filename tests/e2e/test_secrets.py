@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.support.flow_program import Platform, flow, running
+from tests.support.web_server import WebServer
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ PHRASE = 'pässwörd "number" & nine'
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with running(tmp_path_factory.mktemp("secrets"), "--log-level", "debug") as started:
+    with running(tmp_path_factory.mktemp("secrets"), "--log-level", "debug", FLOW_EGRESS_ALLOW="127.0.0.2") as started:
         for name, value in (("E2E_TOKEN", TOKEN), ("E2E_PASSPHRASE", PHRASE)):
             done = started.flow("secret", "set", name, stdin=value + "\n")
             assert done.returncode == 0, done.stderr
@@ -63,6 +64,40 @@ def test_an_error_does_not_show_them_either(platform: Platform) -> None:
     assert "401 for '[redacted]'" in seen
     assert "Traceback" in seen
     require_no_trace(seen.encode(), "what people see")
+
+
+PAYS = """
+import os, urllib.request
+from flow_sdk import code_block
+
+@code_block(
+    network=["127.0.0.2:PORT"],
+    secrets=[
+        {
+            "name": "E2E_TOKEN",
+            "inject": {"host": "127.0.0.2:PORT", "header": "Authorization", "format": "Bearer {value}", "tls": False},
+        }
+    ],
+)
+def pays() -> dict:
+    with urllib.request.urlopen("http://127.0.0.2:PORT/charge") as answer:
+        return {"answer": answer.read().decode(), "variables": dict(os.environ)}
+"""
+
+
+def test_a_secret_is_added_to_requests_and_never_enters_the_container(platform: Platform, tmp_path: Path) -> None:
+    with WebServer(host="127.0.0.2") as server:  # What goes to 127.0.0.1 takes no proxy.
+        source = tmp_path / "pays.py"
+        source.write_text(PAYS.replace("PORT", str(server.port)))
+        published = platform.flow("publish", source)
+        assert published.returncode == 0, published.stderr
+
+        said = platform.output_of("run", "code-blocks/pays")
+
+        assert said["answer"].startswith("GET /charge")
+        assert [head["authorization"] for head in server.heads] == [f"Bearer {TOKEN}"]
+    assert "E2E_TOKEN" not in said["variables"]
+    require_no_trace(json.dumps(said).encode(), "the container")
 
 
 def test_a_component_gets_no_secret_that_it_did_not_name(platform: Platform) -> None:

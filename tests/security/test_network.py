@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flow_platform.domain.destination import parse_destination
-from flow_platform.egress.injection import Injection
 from flow_platform.egress.traffic import Limits
 from flow_platform.hostile.source import tools
 from flow_platform.sandbox.base import Sandbox
@@ -477,24 +475,3 @@ async def test_a_huge_head_is_refused(sandbox: Sandbox) -> None:
     data = "GET http://api.example.com/ HTTP/1.1\r\nX: " + "y" * 100_000
     run = await run_with_way_out(sandbox, RAW, {"data": data}, ["api.example.com"], resolver=names())
     assert run.output.startswith("HTTP/1.1 431 the head of the request is larger than 32768 bytes")
-
-
-# Credentials that the container never sees.
-
-
-async def test_a_credential_is_added_outside_of_the_container(sandbox: Sandbox, server: WebServer) -> None:
-    injection = Injection(parse_destination(f"api.example.com:{server.port}"), "Authorization", "Bearer secret")
-    code = GET.replace("def main(", "def one(") + (
-        "def main(urls):\n    return [one(url, {'Authorization': 'Bearer mine'})[0] for url in urls]\n"
-    )
-    run = await run_with_way_out(
-        sandbox,
-        code,
-        {"urls": [f"http://{name}.example.com:{server.port}/" for name in ("api", "other")]},
-        [f"*.example.com:{server.port}"],
-        resolver=names(api="127.0.0.1", other="127.0.0.1"),
-        injections=[injection],
-    )
-    assert run.output == [200, 200]
-    assert [head["authorization"] for head in server.heads] == ["Bearer secret", "Bearer mine"]
-    assert "secret" not in repr(injection)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from flow_platform.domain.address import Address
 from flow_platform.domain.destination import parse_destination
 from flow_platform.domain.operator_rules import parse_allow, parse_deny
 from flow_platform.egress.broker import Broker
-from flow_platform.egress.injection import Injection
+from flow_platform.egress.injection import Injection, trusted
 from flow_platform.egress.policy import DeclaredPolicy, OperatorRules
 from flow_platform.egress.traffic import Limits, Record
 from flow_platform.runner.network import DEFAULTS, PROXIES
@@ -68,6 +69,7 @@ async def run_with_way_out(
     deny: str = "",
     limits: Limits = LIMITS,
     injections: Sequence[Injection] = (),
+    tls: Callable[[], ssl.SSLContext] = trusted,
 ) -> WayOutRun:
     """Runs the component as a runner would, and gathers what its broker recorded."""
     records: list[Record] = []
@@ -77,7 +79,7 @@ async def run_with_way_out(
     )
 
     def serve(container: Container) -> None:
-        brokers.append(Broker(policy, resolver, limits, records.append, injections))
+        brokers.append(Broker(policy, resolver, limits, records.append, injections, tls))
         brokers[0].listen(container.listeners[PROXY_PORT])
 
     env = {**DEFAULTS, **PROXIES}

@@ -22,7 +22,7 @@ class WebServer:
         certificate: PEM file with key and certificate: serves TLS.
     """
 
-    def __init__(self, certificate: Path | None = None) -> None:
+    def __init__(self, certificate: Path | None = None, host: str = "127.0.0.1") -> None:
         self.requests: list[str] = []
         self.heads: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
@@ -64,7 +64,7 @@ class WebServer:
 
             def handle_error(self, *_: object) -> None: ...
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server((host, 0), Handler)
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)

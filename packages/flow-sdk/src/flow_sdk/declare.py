@@ -51,7 +51,8 @@ class Options(TypedDict, total=False):
     """What can be declared of every function.
 
     `slug` names the component in its workspace (default: the function's name with `-` for `_`), `dependencies` are pip
-    requirement strings, `network` the hosts it may reach (default: none), `secrets` the names of those handed to it,
+    requirement strings, `network` the hosts it may reach (default: none), `secrets` the names of those handed to it (or
+    `{"name", "inject": {"host", "header"}}`: added to its requests for that host, never handed to it),
     `timeout_seconds` counts from acceptance, queue time included; with `smoke_input` a new version runs in its ring
     before it turns active there.
     """
@@ -65,7 +66,7 @@ class Options(TypedDict, total=False):
     memory_mb: int
     retry: Retry
     network: Sequence[str]
-    secrets: Sequence[str]
+    secrets: Sequence[str | Mapping[str, Any]]
     smoke_input: Any
 
 
@@ -92,7 +93,7 @@ class Declaration:
     memory_mb: int | None = None
     retry: Retry | None = None
     network: tuple[str, ...] = ()
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str | Mapping[str, Any], ...] = ()
     examples: tuple[Mapping[str, Any], ...] = ()
     requires_context: bool = False
     smoke_input: Any = None
@@ -108,7 +109,7 @@ class Declaration:
             "retry": self.retry,
             "limits": {"memory_bytes": self.memory_mb << 20} if self.memory_mb else None,
             "network": list(self.network),
-            "secrets": list(self.secrets),
+            "secrets": [one if isinstance(one, str) else dict(one) for one in self.secrets],
             "examples": [dict(example) for example in self.examples],
             "requires_context": self.requires_context,
         }

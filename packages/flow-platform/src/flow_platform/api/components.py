@@ -210,6 +210,7 @@ def version_document(version: Version, *, full: bool) -> VersionDocument:
         limits=definition.limits,
         network=list(definition.network),
         secrets=list(definition.secrets),
+        injected=list(definition.injected),
         requires_context=definition.requires_context,
         input_schema=version.input_schema,
         output_schema=version.output_schema,

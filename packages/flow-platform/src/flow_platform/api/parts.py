@@ -15,8 +15,9 @@ from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, Route
 from flow_platform.domain.part import Part, PartKind, PartVersion
 from flow_platform.domain.principal import Action
 from flow_platform.engine.agent_request import CONTENTS
+from flow_platform.engine.closed import Closed
 from flow_platform.engine.json_schema import check_schema
-from flow_platform.engine.publish_request import MAX_DESCRIPTION, MAX_NAME, Closed, Text
+from flow_platform.engine.publish_request import MAX_DESCRIPTION, MAX_NAME, Text
 from flow_platform.engine.releases import require_not_execution
 from flow_platform.engine.validation import parse_model
 from flow_platform.store.base import Page

@@ -14,7 +14,7 @@ from flow_platform.api.context import principal_of, workspace_of
 from flow_platform.api.routing import WORKSPACE, Parameter, Route
 from flow_platform.domain.principal import Action
 from flow_platform.domain.secrets import SecretInfo
-from flow_platform.engine.publish_request import check_variable
+from flow_platform.domain.variable_names import check_variable
 from flow_platform.engine.releases import require_not_execution
 from flow_platform.engine.validation import invalid
 from flow_platform.store.base import Page

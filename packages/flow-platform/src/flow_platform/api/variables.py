@@ -13,7 +13,7 @@ from flow_platform.api.body import read_model
 from flow_platform.api.context import principal_of
 from flow_platform.api.routing import WORKSPACE, Route
 from flow_platform.domain.principal import Action
-from flow_platform.engine.publish_request import check_variable
+from flow_platform.domain.variable_names import check_variable
 from flow_platform.engine.releases import require_not_execution
 from flow_sdk.wire.management import VariablesDocument
 

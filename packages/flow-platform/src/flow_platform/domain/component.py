@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.execution import RetryPolicy
+from flow_sdk.wire.injected import InjectedSecret
 from flow_sdk.wire.runner import EnvironmentRef, Limits
 from flow_sdk.wire.status import Kind
 
@@ -49,6 +50,9 @@ class Definition:
     limits: Limits = Limits()
     network: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    injected: tuple[InjectedSecret, ...] = ()
+    """Secrets that its requests get outside of the container."""
+
     examples: tuple[dict[str, Any], ...] = ()
     requires_context: bool = False
     graph: dict[str, Any] | None = None
@@ -75,6 +79,7 @@ class Definition:
             "requires_context": self.requires_context,
             # Only where there is one: the digests of versions that were published before there were graphs stay.
             **({} if self.graph is None else {"graph": self.graph}),
+            **({"injected": [one.model_dump() for one in self.injected]} if self.injected else {}),
             **({} if self.agent is None else {"agent": self.agent}),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

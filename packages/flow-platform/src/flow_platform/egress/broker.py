@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
+from flow_platform.domain.destination import DEFAULT_PORTS, shown_host
 from flow_platform.egress import socks
 from flow_platform.egress.client_hello import HelloGate
 from flow_platform.egress.dial import dial
 from flow_platform.egress.forward import Exchange
 from flow_platform.egress.handshake import Forward, Tunnel, read_handshake
-from flow_platform.egress.injection import Injection
+from flow_platform.egress.injection import Injection, trusted
 from flow_platform.egress.policy import Policy
-from flow_platform.egress.refusal import Refusal, limit_reached
+from flow_platform.egress.refusal import Refusal, limit_reached, unreachable
 from flow_platform.egress.resolver import Resolver
 from flow_platform.egress.traffic import CHUNK_BYTES, IdleTimer, Limits, Meter, Record
 from flow_platform.egress.tunnel import Streams, carry
@@ -32,6 +35,7 @@ HEAD_SECONDS: Final = 15.0  # From the connection to the end of its head.
 RESOLVING_AT_ONCE: Final = 8  # Per broker: the resolver's threads are for all.
 ACCEPTS_PER_WAKE_UP: Final = 16  # So that one container's connection storm does not hold the loop.
 MAX_REASON_CHARACTERS: Final = 500
+TLS_SECONDS: Final = 10.0  # For the handshake with a host that gets an injected header.
 LINGER_SECONDS: Final = 1.0  # For a client to read its refusal before the connection is cut.
 
 
@@ -40,7 +44,8 @@ class Broker:
 
     Args:
         on_end: Told of each connection when it is over.
-        injections: For plain http:// requests; a tunnel's content is its own.
+        injections: For http:// requests; a tunnel's content is its own.
+        tls: Of requests that go on by TLS.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Broker:
         limits: Limits,
         on_end: Callable[[Record], None],
         injections: Sequence[Injection] = (),
+        tls: Callable[[], ssl.SSLContext] = trusted,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._policy = policy
@@ -57,6 +63,7 @@ class Broker:
         self._limits = limits
         self._on_end = on_end
         self._injections = injections
+        self._tls = tls
         self._meter = Meter(limits)
         self._dialling = asyncio.Semaphore(RESOLVING_AT_ONCE)
         self._accepted = 0
@@ -157,6 +164,7 @@ class Broker:
                 request = await read_handshake(*inner)
             if request is None:
                 return False
+            request, injections = self._injected(request)
             record.host, record.port = request.host, request.port
             if refusal is not None:
                 raise refusal
@@ -164,6 +172,8 @@ class Broker:
             self._policy.check_destination(request.host, request.port)
             async with self._dialling:
                 outer_socket, address = await dial(request.host, request.port, self._policy, self._resolver)
+            record.address = str(address)
+            outer = await self._outer(outer_socket, request.host, is_tls=any(one.tls for one in injections))
         except TimeoutError:
             late = Refusal(f"no request came within {HEAD_SECONDS:g} s", "limit", HTTPStatus.REQUEST_TIMEOUT)
             await _refuse(inner, request, late)
@@ -171,21 +181,53 @@ class Broker:
         except Refusal as error:
             await _refuse(inner, request, error)
             raise
-        record.address = str(address)
-        outer = await _streams(outer_socket)
         try:
-            await self._carry(request, inner, outer, record)
+            await self._carry(request, inner, outer, record, [(one.header, one.value) for one in injections])
         finally:
             outer[1].transport.abort()
         return True
 
-    async def _carry(self, request: Tunnel | Forward, inner: Streams, outer: Streams, record: Record) -> None:
+    def _injected(self, request: Tunnel | Forward) -> tuple[Tunnel | Forward, list[Injection]]:
+        """The request as it goes on, and what is added to it."""
+        if isinstance(request, Tunnel):
+            return request, []
+        found = [one for one in self._injections if one.is_for(request.host, request.port)]
+        if not found:
+            return request, found
+        port = found[0].port
+        authority = shown_host(request.host) if port in DEFAULT_PORTS else f"{shown_host(request.host)}:{port}"
+        return dataclasses.replace(request, port=port, authority=authority), found
+
+    async def _outer(self, connection: socket.socket, host: str, is_tls: bool) -> Streams:
+        """Raises `Refusal` when the host does not prove who it is."""
+        if not is_tls:
+            return await _streams(connection)
+        try:
+            return await asyncio.open_connection(
+                sock=connection,
+                limit=CHUNK_BYTES,
+                ssl=self._tls(),
+                server_hostname=host,
+                ssl_handshake_timeout=TLS_SECONDS,
+            )
+        except (OSError, TimeoutError) as error:
+            connection.close()
+            raise unreachable(f"{host!r} cannot be spoken to by TLS: {error}") from error
+
+    async def _carry(
+        self,
+        request: Tunnel | Forward,
+        inner: Streams,
+        outer: Streams,
+        record: Record,
+        added: Sequence[tuple[str, str]],
+    ) -> None:
         idle = IdleTimer(self._limits.idle_seconds)
         exchange: Exchange | None = None
         try:
             async with idle.watching:
                 if isinstance(request, Forward):
-                    exchange = Exchange(request, inner, outer, self._meter, record, idle, self._headers_for(request))
+                    exchange = Exchange(request, inner, outer, self._meter, record, idle, added)
                     await exchange.run()
                     await _finish(inner[1])
                     return
@@ -209,9 +251,6 @@ class Broker:
             return Refusal(text, "limit", HTTPStatus.GATEWAY_TIMEOUT)
         verdict = "failed" if is_unanswered else "allowed"
         return Refusal(f"the connection broke off: {error}", verdict, HTTPStatus.BAD_GATEWAY)
-
-    def _headers_for(self, request: Forward) -> list[tuple[str, str]]:
-        return [(one.header, one.value) for one in self._injections if one.host.allows(request.host, request.port)]
 
 
 async def _streams(connection: socket.socket) -> Streams:

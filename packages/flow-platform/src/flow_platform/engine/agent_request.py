@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from flow_platform.domain.part import PartKind, part_ref
+from flow_platform.engine.closed import Closed
 from flow_platform.engine.publish_request import (
     MAX_DESCRIPTION,
     MAX_NAME,
-    Closed,
     Code,
     LimitsRequest,
     Requirements,

@@ -174,6 +174,7 @@ class Claims:
             env=grant.env,
             network=list(definition.network),
             secrets=list(definition.secrets),
+            injected=list(definition.injected),
             token=self._issue_token(execution, now),
             queued_ms=round((now - execution.start_at).total_seconds() * 1000, 3),
         )

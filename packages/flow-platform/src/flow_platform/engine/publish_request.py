@@ -7,17 +7,18 @@ something else than was meant, for ever.
 from __future__ import annotations
 
 import keyword
-import re
 from typing import Annotated, Any, Final
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from flow_platform.domain import errors
 from flow_platform.domain.component import MAX_CODE_BYTES, MAX_DEPENDENCIES, Definition, check_slug
 from flow_platform.domain.destination import parse_destination
 from flow_platform.domain.execution import RetryPolicy
+from flow_platform.engine.closed import Closed
 from flow_platform.engine.publish_graph import graph_definition
+from flow_platform.engine.publish_secrets import MAX_SECRETS, Secret, handed_over, injected
 from flow_sdk.wire.runner import Limits
 from flow_sdk.wire.status import Kind
 
@@ -30,41 +31,7 @@ MAX_DESCRIPTION: Final = 10_000
 MAX_TAGS: Final = 50
 MAX_EXAMPLES: Final = 100
 MAX_HOSTS: Final = 100
-MAX_SECRETS: Final = 100
 MAX_REQUIREMENT: Final = 500  # Characters; the longest with many markers have about 200.
-
-RESERVED_VARIABLES: Final = frozenset(
-    {
-        "PLATFORM_API_URL",
-        "PLATFORM_API_TIMEOUT",
-        "AUTH_TOKEN",
-        "ORG_ID",
-        "WORKSPACE_ID",
-        "EXECUTION_ID",
-        "NATS_URL",
-        "PARENT_BILLING_TXN_ID",
-        "LIFECYCLE_EVENT",
-        "DEPLOYMENT_ID",
-        "RING_ID",
-        "ATTEMPT",
-    }
-)
-"""Set by the platform in each container (the client contract, section 4); a ring or a secret may not replace them."""
-
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-
-
-def check_variable(name: str) -> str:
-    """Returns the name of an environment variable that a user may set.
-
-    Raises:
-        ValueError: Not such a name, or one that the platform sets itself.
-    """
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError("expected a name of letters, digits and '_', not beginning with a digit")
-    if name in RESERVED_VARIABLES:
-        raise ValueError("expected another name: the platform sets this one in each container")
-    return name
 
 
 def _text_without_nul(value: str) -> str:
@@ -126,12 +93,6 @@ Requirements = Annotated[
 ]
 
 
-class Closed(BaseModel):
-    """A body whose fields are all known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
 class RetryRequest(Closed):
     """A retry policy. Intervals in seconds. Source: Temporal's retry policy."""
 
@@ -183,9 +144,7 @@ class PublishRequest(Closed):
     network: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], _Texts] = Field(
         (), max_length=MAX_HOSTS, strict=False
     )
-    secrets: Annotated[tuple[Annotated[str, AfterValidator(check_variable)], ...], _Texts] = Field(
-        (), max_length=MAX_SECRETS, strict=False
-    )
+    secrets: Annotated[tuple[Secret, ...], _Texts] = Field((), max_length=MAX_SECRETS, strict=False)
     examples: Annotated[tuple[Example, ...], _Texts] = Field((), max_length=MAX_EXAMPLES, strict=False)
     requires_context: bool = False
     smoke_input: Any = None
@@ -234,7 +193,8 @@ def definition_of(kind: Kind, request: PublishRequest) -> Definition:
         retry=RetryPolicy(**dict(request.retry)) if request.retry else RetryPolicy(),
         limits=Limits(**dict(request.limits)) if request.limits else Limits(),
         network=request.network,
-        secrets=request.secrets,
+        secrets=handed_over(request.secrets),
+        injected=injected(request.secrets, request.network),
         examples=tuple({"input": example.input, "output": example.output} for example in request.examples),
         requires_context=request.requires_context,
     )

@@ -89,7 +89,8 @@ def _find(tx: Transaction, request: SecretsRequest) -> _Found | None:
     if holder != (request.runner_id, request.instance, request.lease_epoch):
         return None
     org_id, workspace_id, ring_id = execution.org_id, execution.workspace_id, execution.ring_id
-    names = tx.catalog.get_version(execution.version_id).definition.secrets
+    definition = tx.catalog.get_version(execution.version_id).definition
+    names = list(dict.fromkeys([*definition.secrets, *(one.name for one in definition.injected)]))
     ring = tx.catalog.find_ring(org_id, workspace_id, ring_id) if ring_id else None
     return _Found(
         org_id,

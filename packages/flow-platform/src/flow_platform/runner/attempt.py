@@ -22,12 +22,13 @@ from flow_platform.bus.connection import Bus
 from flow_platform.bus.gateway import Gateway
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
+from flow_platform.egress.injection import Injection
 from flow_platform.egress.resolver import SystemResolver
 from flow_platform.runner import ending, start_frame
 from flow_platform.runner.config import Channel
 from flow_platform.runner.intake import Intake, Refused
 from flow_platform.runner.log_events import LogEvents
-from flow_platform.runner.network import Egress, WayOut
+from flow_platform.runner.network import Egress, WayOut, injections_of
 from flow_platform.runner.outbox import Report
 from flow_platform.runner.publisher import Publisher
 from flow_platform.runner.redaction import Redactor
@@ -102,6 +103,7 @@ class Attempt:
         self._end_later = end_later
         self._fetch_secrets = fetch_secrets
         self._secrets: dict[str, str] = {}
+        self._injections: list[Injection] = []
         self._place = workplace
         self._loop = asyncio.get_running_loop()
         self._times = _Times(time.perf_counter())
@@ -178,7 +180,7 @@ class Attempt:
         """Gets what the container needs; None when stopped meanwhile. Only the rare slow cases cost a task."""
         assignment, path = self.assignment, self._place.environments.find(self.assignment.environment)
         is_built = path is not None or not assignment.environment.digest
-        if is_built and assignment.input_object is None and not assignment.secrets:
+        if is_built and assignment.input_object is None and not _needs_secrets(assignment):
             return self._spec(path)
         self._preparing = asyncio.create_task(self._fetch(), name=f"prepare-{assignment.execution_id}")
         try:
@@ -194,7 +196,7 @@ class Attempt:
         assignment = self.assignment
         if assignment.input_object is not None:
             self._input = await self._place.bus.get_object(assignment.input_object)
-        if assignment.secrets:
+        if _needs_secrets(assignment):
             await self._get_secrets()
         return self._spec(await self._place.environments.ensure(assignment.environment))
 
@@ -214,7 +216,8 @@ class Attempt:
         if isinstance(found, ErrorDocument):
             self.stop(ending.lost(found.message) if found.retryable else found)
             return
-        self._secrets = found
+        self._secrets = {name: found[name] for name in self.assignment.secrets}
+        self._injections = injections_of(self.assignment, found)
         self._publisher.redactor = Redactor(found.values())
 
     def _is_ours(self, token: str, execution_id: str) -> bool:
@@ -238,7 +241,7 @@ class Attempt:
         try:
             if assignment.network:
                 listener = container.listeners[PROXY_PORT]
-                self._way_out = WayOut(assignment, listener, place.egress, self._publisher)
+                self._way_out = WayOut(assignment, listener, place.egress, self._publisher, self._injections)
             frame = start_frame.encode(
                 assignment, place.channel, self._input, self._secrets, place.suspend_after_seconds
             )
@@ -364,6 +367,10 @@ class Attempt:
             "attempt": assignment.attempt,
             "lease_epoch": assignment.lease_epoch,
         }
+
+
+def _needs_secrets(assignment: Assignment) -> bool:
+    return bool(assignment.secrets or assignment.injected)
 
 
 def _ms(since: float, until: float) -> float | None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flow_platform.domain.destination import Destination, parse_destination
 from flow_platform.egress.broker import Broker
-from flow_platform.egress.injection import Injection
+from flow_platform.egress.injection import Injection, trusted
 from flow_platform.egress.policy import DeclaredPolicy, OperatorRules
 from flow_platform.egress.resolver import Resolver
 from flow_platform.egress.traffic import Limits, Record
 from flow_platform.runner.publisher import Publisher
 from flow_platform.sandbox.base import CERTIFICATES, PROXY_PORT
 from flow_sdk.wire.harness import NETWORK_EVENT
+from flow_sdk.wire.injected import PLACE
 from flow_sdk.wire.runner import Assignment
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ class Egress:
     resolver: Resolver
     rules: OperatorRules = field(default_factory=OperatorRules)
     limits: Limits = field(default_factory=Limits)
+    tls: Callable[[], ssl.SSLContext] = trusted
+    """Decides which hosts are who they say, where the broker itself speaks TLS."""
 
 
 class WayOut:
@@ -49,7 +53,7 @@ class WayOut:
 
     Args:
         listener: Inside the container; it stays the container's.
-        injections: Credentials that are added to its plain http:// requests.
+        injections: Credentials that are added to its http:// requests.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class WayOut:
         self._dropped = 0
         self._publishing: asyncio.Task[None] | None = None
         policy = DeclaredPolicy(_declared(assignment), egress.rules)
-        self._broker = Broker(policy, egress.resolver, egress.limits, self._ended, injections)
+        self._broker = Broker(policy, egress.resolver, egress.limits, self._ended, injections, egress.tls)
         self._broker.listen(listener)
 
     def close(self) -> None:
@@ -117,6 +121,14 @@ class WayOut:
             "attempt": assignment.attempt,
             "lease_epoch": assignment.lease_epoch,
         }
+
+
+def injections_of(assignment: Assignment, values: Mapping[str, str]) -> list[Injection]:
+    """What the way out adds, from the values of the secrets that the component has injected."""
+    return [
+        Injection(parse_destination(one.host), one.header, one.format.replace(PLACE, values[one.name]), one.tls)
+        for one in assignment.injected
+    ]
 
 
 def _declared(assignment: Assignment) -> tuple[Destination, ...]:

@@ -27,6 +27,7 @@ from flow_platform.store.documents import (
 from flow_platform.store.instants import from_micros, to_micros
 from flow_platform.store.query import Query
 from flow_platform.store.tables import Instant, Word, components, versions
+from flow_sdk.wire.injected import InjectedSecret
 from flow_sdk.wire.runner import EnvironmentRef, Limits
 from flow_sdk.wire.status import Kind
 
@@ -218,6 +219,7 @@ def _definition_to_json(definition: Definition) -> str:
     fields = dict(vars(definition))
     fields["kind"] = definition.kind.value
     fields["retry"] = vars(definition.retry)
+    fields["injected"] = [one.model_dump() for one in definition.injected]
     fields["limits"] = from_json(document_to_json(definition.limits))
     return to_json(fields)
 
@@ -235,6 +237,7 @@ def _parse_definition(text: str) -> Definition:
     fields["limits"] = Limits.model_validate(fields["limits"])
     for name in ("dependencies", "network", "secrets", "examples"):
         fields[name] = tuple(fields[name])
+    fields["injected"] = tuple(InjectedSecret.model_validate(one) for one in fields.get("injected", ()))
     return Definition(**fields)
 
 

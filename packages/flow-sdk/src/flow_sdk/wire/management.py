@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from flow_sdk.wire.execution import Document, WaitingOn
+from flow_sdk.wire.injected import InjectedSecret
 from flow_sdk.wire.runner import Limits
 from flow_sdk.wire.status import Kind
 
@@ -48,6 +49,7 @@ class VersionDocument(Document):
     limits: Limits
     network: list[str]
     secrets: list[str]
+    injected: list[InjectedSecret] = Field(default_factory=list[InjectedSecret])
     requires_context: bool
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from flow_sdk.wire.execution import Document, ErrorDocument
+from flow_sdk.wire.injected import InjectedSecret
 from flow_sdk.wire.status import Kind
 
 
@@ -91,6 +92,7 @@ class Assignment(Document):
         env: Variables of the ring, for the component's process.
         network: Where the component may connect to, as it declared it; empty: nowhere.
         secrets: Names of the secrets that the component needs; the runner asks for the values (`wire.secrets`).
+        injected: Secrets that the runner adds to requests for a host, in the container's place.
         agent: Of an agent, in the place of code: an `AgentDocument`.
         token: Credential for this execution only.
     """
@@ -121,6 +123,7 @@ class Assignment(Document):
     env: dict[str, str] = Field(default_factory=dict[str, str])
     network: list[str] = Field(default_factory=list[str])
     secrets: list[str] = Field(default_factory=list[str])
+    injected: list[InjectedSecret] = Field(default_factory=list[InjectedSecret])
     token: str
     queued_ms: float = 0.0
 
