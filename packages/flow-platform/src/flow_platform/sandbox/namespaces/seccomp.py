@@ -60,10 +60,10 @@ _ALLOW: Final = 0x7FFF0000
 _KILL_PROCESS: Final = 0x80000000
 _FAMILIES: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)  # Not vsock: no network namespace binds it.
 _SOCK_RAW: Final = 3
-_NEW_NAMESPACE_FLAGS: Final = 0x7E020080  # Every CLONE_NEW* that clone can carry.
-_TERMINAL_INJECTION: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into a terminal of somebody else.
-_WATCHES: Final = (1024, 1026)  # F_SETLEASE, F_NOTIFY
-_CORE: Final = 4  # RLIMIT_CORE
+NEW_NAMESPACE_FLAGS: Final = 0x7E020080  # Every CLONE_NEW* that clone can carry.
+TERMINAL_INJECTION: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into a terminal of somebody else.
+WATCHES: Final = (1024, 1026)  # F_SETLEASE, F_NOTIFY
+CORE: Final = 4  # RLIMIT_CORE
 _AUDIT_MACHINE: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32: Final = 0x40000000
 
@@ -137,7 +137,7 @@ def _check_architecture() -> list[Instruction]:
 
 
 def _check_clone() -> list[Instruction]:
-    body = [_load(_FIRST), _jump(_ANY_BIT, _NEW_NAMESPACE_FLAGS, 0, 1), _return(_error(errno.EPERM)), _return(_ALLOW)]
+    body = [_load(_FIRST), _jump(_ANY_BIT, NEW_NAMESPACE_FLAGS, 0, 1), _return(_error(errno.EPERM)), _return(_ALLOW)]
     return [_jump(_EQUAL, NUMBERS["clone"], 0, len(body)), *body]
 
 
@@ -155,7 +155,7 @@ def _check_sockets() -> list[Instruction]:
 
 def _check_ioctl() -> list[Instruction]:
     body = [_load(_SECOND)]
-    for request in _TERMINAL_INJECTION:
+    for request in TERMINAL_INJECTION:
         body += [_jump(_EQUAL, request, 0, 1), _return(_error(errno.EPERM))]
     body += [_return(_ALLOW)]
     return [_jump(_EQUAL, NUMBERS["ioctl"], 0, len(body)), *body]
@@ -163,7 +163,7 @@ def _check_ioctl() -> list[Instruction]:
 
 def _check_fcntl() -> list[Instruction]:
     body = [_load(_SECOND)]
-    for command in _WATCHES:
+    for command in WATCHES:
         body += [_jump(_EQUAL, command, 0, 1), _return(_error(errno.EPERM))]
     body += [_return(_ALLOW)]
     return [_jump(_EQUAL, NUMBERS["fcntl"], 0, len(body)), *body]
@@ -171,10 +171,10 @@ def _check_fcntl() -> list[Instruction]:
 
 def _check_core_limit() -> list[Instruction]:
     """Keeps the limit on core dumps as it was set: see `base.CORE_BYTES`."""
-    setting = [_load(_FIRST), _jump(_EQUAL, _CORE, 0, 1), _return(_error(errno.EPERM)), _return(_ALLOW)]
+    setting = [_load(_FIRST), _jump(_EQUAL, CORE, 0, 1), _return(_error(errno.EPERM)), _return(_ALLOW)]
     # A null pointer to the new limit only reads it; filters see pointers in halves.
     both = [
-        *(_load(_SECOND), _jump(_EQUAL, _CORE, 1, 0), _return(_ALLOW)),
+        *(_load(_SECOND), _jump(_EQUAL, CORE, 1, 0), _return(_ALLOW)),
         *(_load(_THIRD), _jump(_EQUAL, 0, 1, 0), _return(_error(errno.EPERM))),
         *(_load(_THIRD + 4), _jump(_EQUAL, 0, 1, 0), _return(_error(errno.EPERM))),
         _return(_ALLOW),

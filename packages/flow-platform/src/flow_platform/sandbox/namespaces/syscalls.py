@@ -188,3 +188,14 @@ def reconfigure(settings: int, options: dict[str, str]) -> None:
 def bring_loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as request:
         fcntl.ioctl(request, 0x8914, struct.pack("16sH14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS, IFF_UP|IFF_RUNNING
+
+
+def pick_file_system(path: str) -> int:
+    """The settings of the file system that is mounted at the path, for `reconfigure`; also another process's."""
+    return _call("fspick", path, _AT_FDCWD, path.encode(), 1)
+
+
+def make_file_system_read_only(settings: int) -> None:
+    """All of it, wherever it is mounted; devices in it can still be used."""
+    _call("fsconfig", "ro", settings, 0, b"ro", 0, 0)
+    _call("fsconfig", "FSCONFIG_CMD_RECONFIGURE", settings, 7, 0, 0, 0)

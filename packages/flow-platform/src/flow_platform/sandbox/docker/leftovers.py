@@ -1,0 +1,73 @@
+"""By which labels our containers are found again, and which of them belong to nobody any more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+OWNER_LABEL: Final = "flow.owner"
+"""The process that made it: its namespace, its id and when it started. All of ours have it."""
+
+RUNNER_LABEL: Final = "flow.runner"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that this is.
+
+    Attributes:
+        runner: Id of the runner, stable over restarts; empty: none.
+    """
+
+    name: str
+    runner: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {OWNER_LABEL: self.name} | ({RUNNER_LABEL: self.runner} if self.runner else {})
+
+
+def this_process(runner: str) -> Owner:
+    return Owner(f"{_namespace()}-{os.getpid()}-{_started(os.getpid())}", runner)
+
+
+def abandoned(containers: Iterable[Mapping[str, Any]], owner: Owner) -> list[str]:
+    """Ids of those that an earlier process of this runner made, or one of this machine that is gone.
+
+    A process in another namespace cannot be seen from here, so what it made is left alone.
+    """
+    found: list[str] = []
+    for container in containers:
+        labels: Mapping[str, str] = container["Labels"]
+        maker = labels[OWNER_LABEL]
+        if maker == owner.name:
+            continue
+        earlier = bool(owner.runner) and labels.get(RUNNER_LABEL) == owner.runner
+        if earlier or not _may_live(maker):
+            found.append(container["Id"])
+    return found
+
+
+def _may_live(maker: str) -> bool:
+    namespace, _, rest = maker.partition("-")
+    process, _, started = rest.partition("-")
+    if namespace != _namespace():
+        return True
+    try:
+        return _started(int(process)) == started
+    except (OSError, ValueError):
+        return False
+
+
+def _namespace() -> str:
+    """Of this machine since it was started, and of the processes that can be seen here."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    return boot + str(Path("/proc/self/ns/pid").stat().st_ino)
+
+
+def _started(process: int) -> str:
+    """When the process started, in ticks: a process id alone may be somebody else's by now."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]

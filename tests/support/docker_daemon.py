@@ -1,0 +1,99 @@
+"""A Docker daemon of the tests' own: on a socket in a temporary folder, with its data beside it, ended by its id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+START_SECONDS = 60.0
+
+
+@dataclass
+class DockerDaemon:
+    """Attributes:
+    folder: Its data, its socket and its log.
+    """
+
+    folder: Path
+    options: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.folder / 'socket'}"
+
+    def client(self) -> httpx.Client:
+        """Asks it as anybody could who has its socket."""
+        transport = httpx.HTTPTransport(uds=str(self.folder / "socket"))
+        return httpx.Client(transport=transport, base_url="http://docker", timeout=30)
+
+    def containers(self) -> list[str]:
+        """Ids of all, whatever their state."""
+        with self.client() as client:
+            return [container["Id"] for container in client.get("/containers/json", params={"all": 1}).json()]
+
+    def start(self) -> None:
+        """Returns when it answers. It may have been started before: it keeps its images."""
+        arguments = [
+            *("dockerd", "--data-root", self.folder / "data", "--exec-root", self.folder / "exec"),
+            *("--pidfile", self.folder / "pid", "-H", self.host, "--config-file", self.folder / "none.json"),
+            *("--iptables=false", "--ip6tables=false", "--bridge=none", *self.options),
+        ]
+        (self.folder / "none.json").write_text("{}")
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
+        give_up = time.monotonic() + START_SECONDS
+        while True:
+            with contextlib.suppress(httpx.HTTPError), self.client() as client:
+                if client.get("/_ping").status_code == 200:
+                    return
+            said = (self.folder / "log").read_text(errors="replace")[-3000:]
+            assert self.process.poll() is None, f"dockerd ended: {said}"
+            assert time.monotonic() < give_up, f"dockerd does not answer: {said}"
+            time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ends the daemon. With SIGKILL its containers go on, as do its helpers, until it is started again."""
+        if self.process is None:
+            return
+        self.process.send_signal(number)
+        self.process.wait(30)
+        self.process = None
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def missing() -> str:
+    """Why there can be none here; empty: there can."""
+    if os.geteuid() != 0:
+        return "a Docker daemon of the tests' own needs root"
+    if shutil.which("dockerd") is None:
+        return "dockerd is not installed: scripts/test-services"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[DockerDaemon]:
+    """One daemon for all tests that do not stop it."""
+    if why := missing():
+        pytest.skip(why)
+    # A short path: the names of sockets have at most 107 bytes.
+    daemon = DockerDaemon(Path(tempfile.mkdtemp(prefix="flow-docker-", dir="/var/tmp")))
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.close()
