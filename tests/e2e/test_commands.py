@@ -287,7 +287,7 @@ def test_the_doctor_finds_this_machine_fit(tmp_path) -> None:
 
 
 def test_the_doctor_says_what_is_wrong_and_how_to_mend_it() -> None:
-    done = flow("doctor", "--data", "/proc/nowhere", "--json", FLOW_DATABASE_URL="postgresql://x:secret@127.0.0.1:9/x")
+    done = flow("doctor", "--data", "/proc/nowhere", "--json", FLOW_DATABASE_URL="postgresql://x:s-cr-t@127.0.0.1:9/x")
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert done.returncode == 1
     assert checks["data folder"]["level"] == "missing"

@@ -1,3 +1,4 @@
+import base64
 import dataclasses
 from pathlib import Path
 
@@ -74,6 +75,36 @@ def test_passwords_are_not_shown(tmp_path):
     assert "secret" not in caught.value.message
     assert "FLOW_DATABASE_URL='mysql://...@db/flow': expected a URL that begins with sqlite://" in caught.value.message
     assert "FLOW_TOKN='...': no such setting, did you mean FLOW_TOKEN?" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        (
+            "database_url",
+            "postgresql://flow:Postgres@db/flow",
+            "database_url='postgresql://...@db/flow': expected a password of",
+        ),
+        ("database_url", "postgresql://ada:ada@db/flow", "expected a password that is not the user's name"),
+        ("database_url", "postgresql://ada:p%61ssword@db/flow", "expected a password of your own"),
+        ("nats_url", "nats://engine:changeme@nats:4222", "expected a password of your own"),
+        ("nats_url", "nats://s3cr3t@nats:4222", "expected a password of your own"),
+        ("master_key", base64.b64encode(bytes(32)).decode(), "master_key='...': expected 32 random bytes"),
+        ("previous_master_key", base64.b64encode(b"0123456789" * 3 + b"01").decode(), "expected 32 random bytes"),
+    ],
+)
+def test_a_password_or_key_that_everybody_knows_stops_the_start(setting, value, expected, tmp_path):
+    with pytest.raises(SettingsError) as refused:
+        load_settings({setting: value}, {}, tmp_path)
+    assert expected in refused.value.message
+    assert value not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://ada@db/flow", "postgresql:///flow?host=/run", "postgresql://ada:x7@db/f"]
+)
+def test_a_password_of_ones_own_or_none_is_taken(url, tmp_path):
+    assert load_settings({"database_url": url}, {}, tmp_path).database_url == url
 
 
 def test_an_unreadable_number_of_a_flag_is_named_as_the_flag(tmp_path):

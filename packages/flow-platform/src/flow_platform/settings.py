@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from flow_platform.default_credentials import known_key, known_password
 from flow_platform.domain import operator_rules
 from flow_platform.domain.errors import SettingsError
 
@@ -319,6 +320,12 @@ def _contradictions(settings: Settings) -> list[str]:
             f"host={settings.host!r}: expected a loopback address such as '127.0.0.1'; "
             "to listen beyond this machine say --allow-public"
         )
+    for name in ("database_url", "nats_url"):
+        expected = known_password(getattr(settings, name))
+        problems += [f"{name}={_shown(name, getattr(settings, name))}: expected {expected}"] if expected else []
+    for name in ("master_key", "previous_master_key"):
+        expected = known_key(getattr(settings, name))
+        problems += [f"{name}={_shown(name, '')}: expected {expected}"] if expected else []
     if settings.heartbeat_seconds * 2 > settings.lease_seconds:
         problems.append(
             f"heartbeat_seconds={settings.heartbeat_seconds:g}: expected at most half of "
