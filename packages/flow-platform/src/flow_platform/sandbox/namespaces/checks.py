@@ -39,7 +39,7 @@ async def check(sandbox: NamespacesSandbox) -> list[Check]:
                 "user, mount, pid, network, ipc, uts and cgroup namespaces, seccomp, no capabilities",
             ),
             _check_users(sandbox),
-            _check_limits(sandbox),
+            check_limits(sandbox),
         ]
     finally:
         if opened_here:
@@ -55,7 +55,7 @@ def _check_users(sandbox: NamespacesSandbox) -> Check:
     return Check("own user ids", "ok", f"each container has a user id of its own (by {mapper})")
 
 
-def _check_limits(sandbox: NamespacesSandbox) -> Check:
+def check_limits(sandbox: NamespacesSandbox) -> Check:
     if sandbox.limits == "none":
         message = "no cgroups: memory is limited per process, not per container; CPU shares are not limited"
         return Check("limits", "weak", message, _LIMITS_HINT)

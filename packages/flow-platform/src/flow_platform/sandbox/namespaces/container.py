@@ -151,6 +151,13 @@ class NamespacesContainer:
         if self._started:
             raise RuntimeError("a container is started once")
         self._started = True
+        await self._limit(limits)
+        self._frames.start(limits.events, limits.output_bytes)
+        self._logs.start(limits.log_bytes)
+        with contextlib.suppress(ConnectionError):  # It died meanwhile: `frames` ends, `wait` says how.
+            await self._loop.sock_sendall(self._channel, HEADER.pack(Frame.START, len(frame)) + frame)
+
+    async def _limit(self, limits: Limits) -> None:
         if self._group is not None:
             group = await self._group
             if limits != _DEFAULT_LIMITS:
@@ -159,10 +166,6 @@ class NamespacesContainer:
             self._limit_by_rlimits(limits)
         if limits.tmp_bytes != _DEFAULT_LIMITS.tmp_bytes:
             syscalls.reconfigure(self._tmp_settings, {"size": str(limits.tmp_bytes)})
-        self._frames.start(limits.events, limits.output_bytes)
-        self._logs.start(limits.log_bytes)
-        with contextlib.suppress(ConnectionError):  # It died meanwhile: `frames` ends, `wait` says how.
-            await self._loop.sock_sendall(self._channel, HEADER.pack(Frame.START, len(frame)) + frame)
 
     def frames(self) -> AsyncIterator[tuple[Frame, bytes]]:
         return self._frames.frames()

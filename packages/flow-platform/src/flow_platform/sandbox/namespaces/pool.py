@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from flow_platform.domain.errors import SandboxUnavailable
@@ -30,14 +30,24 @@ _PORTS_WITH_PROXY: Final = (API_PORT, NATS_PORT, PROXY_PORT)
 
 _numbers = itertools.count(1)
 
+MakeContainer = Callable[[int, Sequence[int], Surroundings, Callable[[NamespacesContainer], None]], NamespacesContainer]
+"""The host's end of a container about to be made: its number, ports, what is around, and who is told of its end."""
+
 
 class Template:
     """A running template process."""
 
-    def __init__(self, jail: JailProcess, surroundings: Surroundings, identity: Identity) -> None:
+    def __init__(
+        self,
+        jail: JailProcess,
+        surroundings: Surroundings,
+        identity: Identity,
+        make_container: MakeContainer = NamespacesContainer,
+    ) -> None:
         self._jail = jail
         self._around = surroundings
         self._identity = identity
+        self._make_container = make_container
         self._containers: dict[int, NamespacesContainer] = {}
         self._users: dict[int, int | None] = {}  # Container -> its user id.
         self._made_at = time.monotonic()
@@ -68,7 +78,7 @@ class Template:
         number = next(_numbers)
         ports = _PORTS_WITH_PROXY if proxy else _PORTS
         user = self._users[number] = self._identity.take_user()
-        container = NamespacesContainer(number, ports, self._around, self._forget)
+        container = self._make_container(number, ports, self._around, self._forget)
         self._containers[number] = container
         self._made += 1
         try:

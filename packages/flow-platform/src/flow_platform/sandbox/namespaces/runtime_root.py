@@ -48,6 +48,9 @@ INSIDE: Final = (
 )
 """The files of this package that run inside the jail."""
 
+INSIDE_GVISOR: Final = ("__init__.py", "launcher.py", "keeper.py", "component.py", "ferry.py", "calls.py")
+"""Those of the package `gvisor` beside it."""
+
 PYTHON: Final = f"/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 
 _LEFT_OUT_NAMES: Final = """
@@ -147,6 +150,8 @@ def _key() -> str:
         digest.update(str(source.relative_to(_sdk_folder())).encode() + b"\0" + source.read_bytes())
     for name in (*INSIDE, "runtime_root.py"):
         digest.update((_jail_folder() / name).read_bytes())
+    for name in INSIDE_GVISOR:
+        digest.update((_jail_folder().parent / "gvisor" / name).read_bytes())
     digest.update(_certificates().read_bytes())
     for distribution in distributions.needed_by("flow-sdk"):
         digest.update(f"{distribution.name} {distribution.version}".encode())
@@ -238,6 +243,10 @@ def _copy_ours(building: Path) -> None:
         shutil.copy2(platform_folder / package / "__init__.py", sdk / "flow_platform" / package / "__init__.py")
     for name in INSIDE:
         shutil.copy2(_jail_folder() / name, inside / name)
+    gvisor = inside.parent / "gvisor"
+    gvisor.mkdir()
+    for name in INSIDE_GVISOR:
+        shutil.copy2(_jail_folder().parent / "gvisor" / name, gvisor / name)
     _compile(building, sdk)
 
 

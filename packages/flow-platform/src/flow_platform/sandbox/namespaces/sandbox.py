@@ -21,7 +21,10 @@ _MODULE_NAMES: Final = """
 asyncio encodings.idna inspect json linecache random ssl tempfile traceback uuid pydantic httpx nats
 flow_sdk flow_sdk.calling flow_sdk.harness.main flow_sdk.harness.rehearsal
 """
-_OPTIONAL_MODULES: Final = ("nats.js", "flow_sdk.platform_client", "flow_sdk.declare", "logfire_api")
+MODULES: Final = _MODULE_NAMES.split()
+"""What every container has imported before it gets its code."""
+
+OPTIONAL_MODULES: Final = ("nats.js", "flow_sdk.platform_client", "flow_sdk.declare", "logfire_api")
 _PROGRAM: Final = (
     "import sys; sys.path += ['/flow/sdk', '/flow/packages']; "
     "from flow_platform.sandbox.namespaces import template; template.main()"
@@ -148,8 +151,8 @@ class NamespacesSandbox:
             jail.send(jail_process.jail_config(who, binds=binds, program=program, environ=ENVIRON))
             jail.send(
                 {
-                    "modules": _MODULE_NAMES.split(),
-                    "optional_modules": _OPTIONAL_MODULES,
+                    "modules": MODULES,
+                    "optional_modules": OPTIONAL_MODULES,
                     "environment": spec.environment_path is not None,
                     "environment_modules": spec.modules,
                     "tmp_bytes": Limits().tmp_bytes,

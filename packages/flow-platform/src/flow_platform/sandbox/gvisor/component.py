@@ -1,0 +1,95 @@
+"""What the keeper's fork does until it is a sealed component that waits for its code. Runs inside gVisor.
+
+Everything that needs rights comes first; then they go, and only without them the SDK is imported, once per container:
+nothing is shared with another one, not even the layout of memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import select
+import socket
+import sys
+import traceback
+from typing import Any, Final, NoReturn
+
+from flow_platform.sandbox.gvisor import calls
+from flow_platform.sandbox.namespaces import seal, seccomp, syscalls
+
+_LAST_DESCRIPTOR: Final = 1 << 12
+_PACKAGES: Final = "/flow/packages"
+_ENVIRONMENT: Final = "/env"
+_TMP: Final = "/tmp"  # noqa: S108
+_READ_ONLY_PROC: Final = syscalls.READ_ONLY | syscalls.NO_SETUID | syscalls.NO_DEVICES | syscalls.NO_EXEC
+
+
+def become(config: dict[str, Any], channel: int) -> NoReturn:
+    """Never returns: ends with the component.
+
+    Args:
+        config: `modules`, `optional_modules`, `environment`, `environment_modules`, `refuse`, `rlimits`.
+        channel: The component's socket.
+    """
+    try:
+        os.setsid()
+        nothing = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(channel, seal.HARNESS, inheritable=False)
+        os.closerange(seal.HARNESS + 1, _LAST_DESCRIPTOR)
+        sealed = _seal(config)
+        sealed.sendall(b"R")
+        select.select([sealed], [], [])
+        os.chdir(_TMP)  # Its limit may have made it anew.
+        if config["environment"] and not config["environment_modules"]:
+            _enter_environment()
+        sys.modules["flow_sdk.harness.main"].run(sealed)
+    except BaseException:  # noqa: BLE001 - the last frame of a process: whatever it was, say it and end.
+        traceback.print_exc()
+    os._exit(70)
+
+
+def _seal(config: dict[str, Any]) -> socket.socket:
+    syscalls.detach_mount("/proc")
+    calls.mount("proc", "/proc", _READ_ONLY_PROC)
+    _drop_rights()
+    os.chdir(_TMP)
+    _import(config)
+    for name, value in config["rlimits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    syscalls.install_filter(seccomp.inherited_filter(config["refuse"]))
+    syscalls.install_filter(seccomp.sealing_filter())
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, seal.HARNESS)
+
+
+def _drop_rights() -> None:
+    calls.empty_bounding_set()
+    os.setgroups([])
+    os.setresgid(seal.USER, seal.USER, seal.USER)
+    os.setresuid(seal.USER, seal.USER, seal.USER)
+    syscalls.set_dumpable(True)
+    calls.drop_capabilities()
+    syscalls.forbid_new_privileges()
+
+
+def _import(config: dict[str, Any]) -> None:
+    for name in config["modules"]:
+        importlib.import_module(name)
+    for name in config["optional_modules"]:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+    if config["environment_modules"]:
+        _enter_environment()
+        for name in config["environment_modules"]:
+            importlib.import_module(name)
+    sys.modules["flow_sdk.harness.rehearsal"].rehearse()
+
+
+def _enter_environment() -> None:
+    """After the standard library and the SDK, which it cannot shadow; before the SDK's own needs, of which it may have
+    brought others.
+    """
+    sys.path.insert(sys.path.index(_PACKAGES), _ENVIRONMENT)
