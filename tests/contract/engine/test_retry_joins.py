@@ -1,4 +1,5 @@
-"""A retry of a workflow whose children still run: they are joined, and wake whoever joined them."""
+"""A retry of a workflow with children that still run, since they were retried alone before: they are joined, and wake
+whoever joined them."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flow_platform.domain.execution import Execution
 from flow_sdk.wire.durable import SUSPENDED
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Status
@@ -32,11 +34,19 @@ def suspended_on(execution_id: str) -> dict[str, Any]:
     return {"code": SUSPENDED, "message": "", "details": [{"field": "execution_id", "message": execution_id}]}
 
 
-async def test_a_child_that_still_runs_is_joined_and_wakes_who_joined_it(stage: Stage) -> None:
+async def left_with(stage: Stage, *numbers: int) -> tuple[Assignment, list[Execution]]:
+    """A workflow that failed, and its children, which were retried by hand since."""
     old = await workflow(stage)
-    child = await call(stage, old, 1)
-    running = await stage.claim(child.id)
+    children = [await call(stage, old, number) for number in numbers]
+    for child in children:
+        await end(stage, child, error=ERROR)
     await end(stage, old, error=ERROR)
+    return old, [await retry(stage, child.id) for child in children]
+
+
+async def test_a_child_that_still_runs_is_joined_and_wakes_who_joined_it(stage: Stage) -> None:
+    old, [child] = await left_with(stage, 1)
+    running = await stage.claim(child.id)
     new = await stage.claim((await retry(stage, old.execution_id)).id)
     assert (await live_children(stage, new)) == 0
     for _ in range(2):  # The same call again, in a second attempt.
@@ -62,13 +72,13 @@ async def live_children(stage: Stage, assignment: Assignment) -> int:
 
 
 async def test_a_repetition_of_a_repetition_is_woken_too(stage: Stage) -> None:
-    old = await workflow(stage)
-    child = await call(stage, old, 1)
-    running = await stage.claim(child.id)
-    await end(stage, old, error=ERROR)
+    old, [child] = await left_with(stage, 1)
     second = await stage.claim((await retry(stage, old.execution_id)).id)
-    await call(stage, second, 1)
+    assert (await call(stage, second, 1)).id == child.id
+    await end(stage, child, error=ERROR)
     await end(stage, second, error=ERROR)
+    child = await retry(stage, child.id)
+    running = await stage.claim(child.id)
     third = await stage.claim((await retry(stage, second.execution_id)).id)
     assert (await call(stage, third, 1)).id == child.id
     await stage.runner.report(third, error=suspended_on(child.id))
@@ -78,9 +88,7 @@ async def test_a_repetition_of_a_repetition_is_woken_too(stage: Stage) -> None:
 
 
 async def test_cancelling_a_repetition_cancels_what_it_joined_and_only_that(stage: Stage) -> None:
-    old = await workflow(stage)
-    joined, left = await call(stage, old, 1), await call(stage, old, 2)
-    await end(stage, old, error=ERROR)
+    old, [joined, left] = await left_with(stage, 1, 2)
     new = await stage.claim((await retry(stage, old.execution_id)).id)
     await call(stage, new, 1)
     await stage.cancel(new.execution_id)
@@ -89,10 +97,8 @@ async def test_cancelling_a_repetition_cancels_what_it_joined_and_only_that(stag
 
 
 async def test_a_child_that_is_being_cancelled_is_not_joined(stage: Stage) -> None:
-    old = await workflow(stage)
-    child = await call(stage, old, 1)
+    old, [child] = await left_with(stage, 1)
     await stage.claim(child.id)
     assert (await stage.cancel(child.id)).status is Status.CANCELLING
-    await end(stage, old, error=ERROR)
     new = await stage.claim((await retry(stage, old.execution_id)).id)
     assert (await call(stage, new, 1)).id != child.id

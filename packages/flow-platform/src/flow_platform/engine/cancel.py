@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from flow_platform.domain import execution as domain
 from flow_platform.domain.execution import Execution
@@ -19,6 +20,10 @@ from flow_sdk.wire.runner import CancelNotice
 from flow_sdk.wire.status import Status
 
 logger = logging.getLogger(__name__)
+
+CASCADING: Final = frozenset({Status.FAILED, Status.DEAD_LETTER, Status.TIMEOUT, Status.CANCELLED})
+"""Ends that take the children with them: nobody is left who waits for those. What a completed parent started and did
+not await goes on: it could have waited, and chose not to."""
 
 Publish = Callable[[str, bytes], None]
 """Sends a core NATS message without waiting. It may get lost: the heartbeat's answer says the same."""
@@ -51,8 +56,10 @@ def cancel_tree(tx: Transaction, ends: Ends, root: Execution, by: str, now: date
 
 
 def cancel_children(tx: Transaction, ends: Ends, parent: Execution, by: str, now: datetime) -> Cancelled:
-    """The same for everything below an execution that itself has ended."""
+    """The same for everything below an execution that itself has ended, if its end is one of `CASCADING`."""
     result = Cancelled()
+    if parent.status not in CASCADING:
+        return result
     for child in _below(tx, parent):
         result.add(cancel_tree(tx, ends, child, by, now))
     return result

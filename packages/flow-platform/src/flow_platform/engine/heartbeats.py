@@ -14,6 +14,7 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.credential import digest_of_keys
 from flow_platform.domain.execution import Execution
 from flow_platform.engine import outcome
+from flow_platform.engine.cancel import cancel_children
 from flow_platform.engine.ends import Changes, Ends
 from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.replay import forgiven
@@ -105,8 +106,13 @@ class Heartbeats:
     def _register(self, tx: Transaction, request: Register) -> list[Execution]:
         now = self._clock.now()
         tx.runners.register(request.runner_id, request.instance, request.slots, now)
-        abandoned = tx.executions.leased_to(request.runner_id, request.instance)
-        return [changed for execution in abandoned for changed in lose(tx, self._ends, execution, now).executions]
+        changed: list[Execution] = []
+        for abandoned in tx.executions.leased_to(request.runner_id, request.instance):
+            # As it is now: it may have been cancelled with a parent that was lost before it in this loop.
+            execution = tx.executions.find(abandoned.id)
+            if execution is not None and execution.lease_holder is not None:
+                changed += lose(tx, self._ends, execution, now).executions
+        return changed
 
     def _extend(self, tx: Transaction, request: Heartbeat) -> _Verdicts | None:
         now = self._clock.now()
@@ -128,12 +134,18 @@ class Heartbeats:
 
 
 def lose(tx: Transaction, ends: Ends, execution: Execution, now: datetime) -> Changes:
-    """Takes a lease away whose holder is gone: the execution is queued again, ends, or is a dead letter."""
+    """Takes a lease away whose holder is gone: the execution is queued again, ends, or is a dead letter.
+
+    What is cancelled with a dead letter is among the changes; runners are told of it by the answer to their heartbeat.
+    """
     error = outcome.lost_error(execution)
     lost = forgiven(tx, execution)
     after = domain.apply(lost, domain.decide_loss(lost, error, now))
     changes = ends.change(tx, execution, after, now)
     end_attempt(tx, execution, error, now)
+    if after.status.is_terminal:
+        cancelled = cancel_children(tx, ends, after, f"the end of its parent {after.id}", now)
+        changes.executions += cancelled.ended + cancelled.ending + cancelled.woken
     return changes
 
 

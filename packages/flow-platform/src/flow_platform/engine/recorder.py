@@ -40,9 +40,6 @@ logger = logging.getLogger(__name__)
 
 GetObject = Callable[[str], Awaitable[bytes]]
 
-CASCADING: Final = frozenset({Status.TIMEOUT, Status.CANCELLED})
-"""Ends that take the children with them. A completed or failed parent leaves what it started and did not await."""
-
 # Per execution, over all attempts: a runner bounds each attempt, this (give or take a batch) bounds their sum.
 MAX_EVENTS: Final = 50_000
 
@@ -157,9 +154,8 @@ class Recorder:
         tx.executions.record_attempt(_attempt(before, report, now, metrics))
         if after.status in (Status.COMPLETED, Status.FAILED) and after.attempt > 1:
             tell_mismatch(tx, after, now)
-        cascades = after.status in CASCADING and before.live_children
         reason = f"the end of its parent {after.id}"
-        cancelled = cancel_children(tx, self._ends, after, reason, now) if cascades else Cancelled()
+        cancelled = cancel_children(tx, self._ends, after, reason, now) if before.live_children else Cancelled()
         return _Recorded(changes, cancelled, self._grants.grant_waiting(tx))
 
     async def _append(self, messages: Sequence[Message], parse: Callable[..., tuple[reports.Origin, NewEvent]]) -> None:
