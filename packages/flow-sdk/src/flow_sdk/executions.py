@@ -82,6 +82,20 @@ class Executions:
         body = {"arguments": arguments}
         return await self._end_of(await self._submit(path, body, deadline), body, deadline, timeout_seconds)
 
+    async def execute_mcp_tool(self, ref: str, arguments: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        """Calls a tool of a registered MCP server, in the ring of the caller.
+
+        Args:
+            ref: `server/tool`.
+            arguments: Of the tool.
+            timeout_seconds: How long this call waits at most.
+        """
+        server, _, tool = ref.partition("/")
+        path = f"{self._workspace_path()}/mcp-servers/{segment('server', server)}/calls"
+        deadline = Deadline.after(timeout_seconds)
+        body = {"tool": tool, "arguments": arguments}
+        return await self._end_of(await self._submit(path, body, deadline), body, deadline, timeout_seconds)
+
     async def _end_of(
         self, handle: dict[str, Any], body: Mapping[str, Any], deadline: Deadline, timeout_seconds: float
     ) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from flow_platform.api.gateway import GatewayRoutes
 from flow_platform.api.health import HealthRoutes
 from flow_platform.api.inline import InlineRoutes
 from flow_platform.api.mcp import McpRoutes
+from flow_platform.api.mcp_servers import McpServerRoutes
 from flow_platform.api.model_calls import ModelCallRoutes
 from flow_platform.api.onion import Onion
 from flow_platform.api.openapi import DocumentRoutes
@@ -86,6 +87,7 @@ def create_app(
         *AuditRoutes(engine).routes(),
         *ServiceRoutes(engine).routes(),
         *McpRoutes(engine).routes(),
+        *McpServerRoutes(engine).routes(),
         *ServiceCallRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
         *FrontPage().routes(),

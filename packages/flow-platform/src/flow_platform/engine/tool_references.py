@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.component import Component, Version
-from flow_platform.engine.agent_request import ApprovalContent, ToolContent
+from flow_platform.engine.agent_request import MAX_TOOLS, ApprovalContent, ToolContent
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.agent import AgentTool, ToolApproval, ToolTarget
 from flow_sdk.wire.status import Kind
@@ -40,6 +40,8 @@ def resolve_tools(tx: Transaction, org_id: str, workspace_id: str, wanted: list[
     for index, content in enumerate(wanted):
         found = _resolve(tx, org_id, workspace_id, index, content)
         tools += [_with_wishes(tool, content, is_only=len(found) == 1) for tool in found]
+    if len(tools) > MAX_TOOLS:
+        raise _invalid("tools", f"{len(tools)} tools, counted one by one: expected at most {MAX_TOOLS}")
     seen: set[str] = set()
     for tool in tools:
         if tool.name in seen or tool.name in RESERVED_NAMES:

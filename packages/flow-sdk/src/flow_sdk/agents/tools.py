@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +14,7 @@ from pydantic_ai import RunContext, Tool
 from flow_sdk import calling, durable
 from flow_sdk.agents.json_schema import problem_with
 from flow_sdk.agents.limits import Spent
+from flow_sdk.agents.mcp_results import readable
 from flow_sdk.agents.stream import Stream
 from flow_sdk.errors import PlatformExecutionError, PlatformNotFoundError, PlatformValidationError
 from flow_sdk.wire.agent import AgentTool, ToolTarget
@@ -72,12 +74,22 @@ async def call_service(tool: AgentTool, arguments: dict[str, Any]) -> ToolEnd:
     return _end_of(await client.executions.execute_service_tool(organization, tool.ref, arguments, seconds))
 
 
+async def call_mcp(tool: AgentTool, arguments: dict[str, Any]) -> ToolEnd:
+    """A tool of a registered MCP server."""
+    client = await calling.shared_client()
+    ended = _end_of(await client.executions.execute_mcp_tool(tool.ref, arguments, tool.timeout_seconds))
+    if ended.status != COMPLETED:
+        return ended
+    return dataclasses.replace(ended, result=readable(ended.result, ended.execution_id))
+
+
 CALLERS: Final[dict[ToolTarget, Caller]] = {
     ToolTarget.CODE_BLOCK: call_component,
     ToolTarget.TRANSFORM: call_component,
     ToolTarget.AGENT: call_component,
     ToolTarget.WORKFLOW: call_component,
     ToolTarget.SERVICE: call_service,
+    ToolTarget.MCP: call_mcp,
 }
 """By what the tool is. Other kinds of tools add themselves."""
 

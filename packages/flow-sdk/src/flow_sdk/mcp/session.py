@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from importlib import metadata
 from typing import Any, Final, cast
 
 from flow_sdk.harness.failure import Refused
@@ -16,6 +15,7 @@ HANDSHAKE: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 PER_REQUEST: Final = "2026-07-28"
 """Without one: each request says all that is to be said."""
 
+CLIENT_VERSION: Final = "1"  # Of this speaker, as servers are told.
 START_SECONDS: Final = 60.0  # For a program to have loaded its packages.
 MAX_TOOLS: Final = 500
 MAX_PAGES: Final = 100
@@ -44,7 +44,7 @@ class Session:
         Raises:
             Refused: The server cannot be reached, or speaks no version that we know.
         """
-        client = {"name": "flow", "version": metadata.version("flow-sdk")}
+        client = {"name": "flow", "version": CLIENT_VERSION}
         wanted = {"protocolVersion": HANDSHAKE[0], "capabilities": {}, "clientInfo": client}
         try:
             result = self._result("initialize", wanted, START_SECONDS)

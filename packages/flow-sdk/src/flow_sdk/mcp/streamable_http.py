@@ -48,7 +48,7 @@ class HttpTransport:
             headers={"Accept": f"application/json, {_EVENTS}", **headers},
             proxy=os.environ.get("HTTPS_PROXY"),
             trust_env=False,
-            verify=ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE")),
+            verify=_trust(url),
         )
 
     def exchange(self, request: Message, deadline: Deadline) -> Message:
@@ -163,6 +163,13 @@ class HttpTransport:
                 hint = ""
         what = f"at {_shown(self._url)} answered {status}{hint}{said}"
         return unreachable(f"the MCP server {what}") if response.status_code >= 300 else protocol_error(what)
+
+
+def _trust(url: str) -> ssl.SSLContext:
+    """What is believed. To read the authorities takes 30 ms, which a server without TLS need not cost."""
+    if not url.startswith("https:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Nobody.
+    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE"))
 
 
 class _Events:
