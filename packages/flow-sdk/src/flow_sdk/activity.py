@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from flow_sdk.ahead import Ahead
 
 _OURS: Final[ContextVar[bool]] = ContextVar("flow_sdk_ours", default=False)
 _WAITING: Final[ContextVar[bool]] = ContextVar("flow_sdk_waiting", default=False)
@@ -43,6 +46,7 @@ class Activity:
         asking: Requests on their way whose answer may be the end of something that ended long ago.
         on_answer: Called when there are none of them any more.
         in_turn: Awaited before the code is given such an end, with the time of it; see `harness/order.py`.
+        ahead: Numbers the calls of the code, and answers those that were given ahead.
     """
 
     def __init__(self) -> None:
@@ -53,6 +57,7 @@ class Activity:
         self.asking = 0
         self.on_answer: Callable[[], None] | None = None
         self.in_turn: Callable[[datetime], Awaitable[None]] | None = None
+        self.ahead: Ahead | None = None
 
     @contextmanager
     def request(self) -> Generator[None]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from flow_sdk import activity, telemetry
+from flow_sdk import activity, environment, telemetry
+from flow_sdk.ahead import CHECKPOINT
 from flow_sdk.errors import PlatformClientError
 from flow_sdk.executions import segment
 from flow_sdk.http import Http
 from flow_sdk.retry import STATUS, SUBMIT, Deadline
 from flow_sdk.wire.durable import CheckpointDocument, CheckpointRequest, CheckpointStatus, StepResult
 from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.replay import checkpoint_key
 
 HOLD_SECONDS: Final = 20
+TELL_SECONDS: Final = 5.0
+"""How long an attempt that ends tries to say what it made of calls that it was given ahead."""
 WITHDRAW_SECONDS: Final = 5.0
 """How long a coroutine that was cancelled tries to say so; its caller waits for it."""
 _POST_OK: Final = 200
@@ -46,8 +51,19 @@ class Checkpoints:
         occurrence = _asked[equal]
         _asked[equal] += 1
         body = request.model_dump(mode="json") | {"occurrence": occurrence}
+
+        async def send(told: str) -> dict[str, Any]:
+            answer = await self._http.request("POST", self._path(), body=body, retry=SUBMIT, told=told)
+            return cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
+
+        ahead = activity.CURRENT.ahead
         with activity.CURRENT.ask():
-            document = _document(await self._http.request("POST", self._path(), body=body, retry=SUBMIT))
+            if ahead is None or not ahead.is_here or not self._is_own:
+                document = _document(await send(""))
+            else:
+                key = checkpoint_key(request.kind.value, request.name, request.seconds)
+                answer = await ahead.answer(CHECKPOINT, "", key, send, lambda given: given, occurrence=occurrence)
+                document = _document(answer)
         if document.status is not CheckpointStatus.OPEN:
             await activity.CURRENT.turn(document.finished_at)
         return document
@@ -87,11 +103,25 @@ class Checkpoints:
         except (PlatformClientError, TimeoutError) as error:
             telemetry.warn("wait not withdrawn", kind=request.kind.value, name=request.name, reason=repr(error))
 
+    async def tell(self, told: str) -> None:
+        """Says which calls the code made of those that it was given ahead; see `ahead`."""
+        deadline = Deadline.after(TELL_SECONDS)
+        await self._http.request("POST", self._path(last="replayed"), retry=SUBMIT, deadline=deadline, told=told)
+
     async def may_suspend(self, waits: list[activity.Wait]) -> bool:
         """Whether the platform would have this execution wait without its container."""
         details = [{"field": wait.field, "message": wait.id} for wait in waits]
         answer = await self._http.request("POST", self._path(last="suspension"), body={"details": details})
         return bool(cast("dict[str, Any]", answer).get("suspend"))
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether the platform takes it for this execution."""
+        return (
+            self._http.is_own
+            and self._execution_id == os.environ.get("EXECUTION_ID")
+            and self._workspace_path() == environment.workspace_path()
+        )
 
     def _path(self, *segments: str, last: str = "checkpoints") -> str:
         if self._execution_id is None:

@@ -17,6 +17,9 @@ class Credentials:
         token: The first one.
         on_change: Called with each new token before anything else happens.
         on_refresh: The program's own callback; awaited, its errors are logged.
+
+    Attributes:
+        was_replaced: The program itself set another one.
     """
 
     def __init__(self, token: str, on_change: Callable[[str], None], on_refresh: TokenCallback | None) -> None:
@@ -24,6 +27,7 @@ class Credentials:
         self._on_change = on_change
         self._on_refresh = on_refresh
         self._refreshing = asyncio.Lock()
+        self.was_replaced = False
 
     @property
     def token(self) -> str:
@@ -31,14 +35,14 @@ class Credentials:
 
     def replace(self, token: str) -> None:
         """Uses another token from now on, without telling the program: it is the program that says so."""
-        self._token = token
-        self._on_change(token)
+        self.was_replaced = True
+        self._use(token)
 
     async def adopt(self, token: str) -> None:
         """Uses a newer token from now on, and tells the program."""
         if token == self._token:
             return
-        self.replace(token)
+        self._use(token)
         telemetry.info("platform token refreshed")
         if self._on_refresh is None:
             return
@@ -57,3 +61,7 @@ class Credentials:
         async with self._refreshing:
             if self._token == expired:
                 await self.adopt(await fetch())
+
+    def _use(self, token: str) -> None:
+        self._token = token
+        self._on_change(token)

@@ -37,3 +37,14 @@ def timeout(given: float | None) -> float:
 def billing_headers() -> dict[str, str]:
     named = {"X-Parent-Billing-Txn-Id": "PARENT_BILLING_TXN_ID", "X-Lifecycle-Event": "LIFECYCLE_EVENT"}
     return {header: value for header, variable in named.items() if (value := os.environ.get(variable))}
+
+
+def is_own(base_url: str, token: str) -> bool:
+    """Whether they are those of the execution that this code runs in."""
+    own_url, own_token = os.environ.get("PLATFORM_API_URL"), os.environ.get("AUTH_TOKEN")
+    return bool(own_url) and base_url.rstrip("/") == (own_url or "").rstrip("/") and token == own_token
+
+
+def workspace_path() -> str:
+    """Of the workspace of the execution that this code runs in."""
+    return f"/api/v1/orgs/{os.environ.get('ORG_ID', '')}/workspaces/{os.environ.get('WORKSPACE_ID', '')}"

@@ -14,11 +14,12 @@ from typing import Any, Final, cast
 
 import httpx
 
-from flow_sdk import activity, errors, telemetry
+from flow_sdk import activity, environment, errors, telemetry
 from flow_sdk.credentials import Credentials, TokenCallback
 from flow_sdk.encoding import decode, encode_body
 from flow_sdk.retry import ONCE, RETRYABLE_STATUSES, SUBMIT, Deadline, Retry, may_improve, parse_retry_after
 from flow_sdk.transport import make_transport
+from flow_sdk.wire.replay import HEADER
 
 CONNECT_SECONDS: Final = 10.0
 """A platform that does not even accept for this long is away; the time-out of a whole call is for slow answers."""
@@ -78,6 +79,12 @@ class Http:
         )
         self.credentials: Credentials = Credentials(token, self._use_token, on_refresh)
         self._use_token(token)
+        self._was_own = environment.is_own(base_url, token)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it speaks for the execution that this code runs in."""
+        return self._was_own and not self.credentials.was_replaced
 
     async def request(
         self,
@@ -89,6 +96,7 @@ class Http:
         retry: Retry = ONCE,
         deadline: Deadline | None = None,
         hold_seconds: int = 0,
+        told: str = "",
     ) -> Any:
         """Sends a request and returns the JSON of its answer; None for an empty one.
 
@@ -100,6 +108,7 @@ class Http:
             retry: How often it is repeated, and with which pauses.
             deadline: No attempt and no pause goes beyond it.
             hold_seconds: Asks the server to hold its answer for so long (RFC 7240).
+            told: What the harness says of the execution's calls, see `wire.replay`.
 
         Raises:
             PlatformConnectionError: There was no answer, after all attempts.
@@ -113,6 +122,8 @@ class Http:
             headers.append((b"Idempotency-Key", uuid.uuid4().hex.encode()))
         if hold_seconds:
             headers.append((b"Prefer", b"wait=%d" % hold_seconds))
+        if told:
+            headers.append((HEADER.encode(), told.encode()))
         call = _Call(method, path, expect, content, headers, retry, deadline, hold_seconds)
         with activity.CURRENT.request():
             return await self._perform(call, may_refresh=True)

@@ -11,6 +11,7 @@ from flow_platform.api.answers import json_answer
 from flow_platform.api.body import read_json, read_model
 from flow_platform.api.context import principal_of, reference, workspace_of
 from flow_platform.api.executions import hold_seconds
+from flow_platform.api.replay import REPLAY, told_by, with_ahead
 from flow_platform.api.routing import WORKSPACE, Parameter, Route
 from flow_platform.domain.errors import Forbidden
 from flow_platform.domain.principal import Action
@@ -52,6 +53,7 @@ class CheckpointRoutes:
                 tag=_TAG,
                 answers={200: CheckpointDocument},
                 body=CheckpointRequest,
+                parameters=[REPLAY],
             ),
             Route(
                 "GET",
@@ -98,6 +100,15 @@ class CheckpointRoutes:
             ),
             Route(
                 "POST",
+                f"{one}/replayed",
+                self.replayed,
+                "Notes which calls the code of the asking execution made of those that it was given ahead.",
+                tag=_TAG,
+                answers={200: "An empty object"},
+                parameters=[REPLAY],
+            ),
+            Route(
+                "POST",
                 f"{one}/events/{{name}}",
                 self.send,
                 "Sends an event, or the answer to an approval; the body is its payload, any JSON.",
@@ -110,8 +121,10 @@ class CheckpointRoutes:
     async def ask(self, request: Request) -> Response:
         org_id, workspace_id, execution_id = _asking(request)
         body = await read_model(request, CheckpointRequest)
+        told = await told_by(request, self._engine)
         checkpoints = self._engine.checkpoints
-        return json_answer(await checkpoints.ask(principal_of(request), org_id, workspace_id, execution_id, body))
+        document = await checkpoints.ask(principal_of(request), org_id, workspace_id, execution_id, body)
+        return json_answer(await with_ahead(request, self._engine, told, document))
 
     async def page(self, request: Request) -> Response:
         org_id, workspace_id, execution_id = _execution_of(request, Action.READ)
@@ -151,6 +164,11 @@ class CheckpointRoutes:
         return json_answer(
             await checkpoints.may_suspend(principal_of(request), org_id, workspace_id, execution_id, body)
         )
+
+    async def replayed(self, request: Request) -> Response:
+        _asking(request)
+        await told_by(request, self._engine)
+        return json_answer({})
 
     async def send(self, request: Request) -> Response:
         org_id, workspace_id, execution_id = _execution_of(request, Action.SUBMIT)

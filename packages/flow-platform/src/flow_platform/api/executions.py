@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from flow_platform.api.answers import json_answer, page_answer, paging, query_te
 from flow_platform.api.body import read_model
 from flow_platform.api.bulk_cancel import BulkCancelBody, BulkCancelDocument
 from flow_platform.api.context import principal_of, reference, workspace_of
+from flow_platform.api.replay import REPLAY, told_by, with_ahead
 from flow_platform.api.routing import PAGING, WORKSPACE, Endpoint, Parameter, Route
 from flow_platform.api.submission import SubmitBody, read_submission
 from flow_platform.domain.execution import Execution
@@ -37,6 +39,7 @@ _SUBMIT_HEADERS: Final = (
     Parameter("Idempotency-Key", "The same key and request answer the first execution.", {"type": "string"}, "header"),
     Parameter("X-Parent-Billing-Txn-Id", "The transaction it is billed to.", {"type": "string"}, "header"),
     Parameter("X-Lifecycle-Event", "When the body names none.", {"type": "string"}, "header"),
+    REPLAY,
 )
 
 
@@ -119,12 +122,16 @@ class ExecutionRoutes:
             principal.require(Action.SUBMIT, org_id, workspace_id)  # Before the body is read.
             component = reference(request, "component_id", kind.value)
             submission, idempotency = await read_submission(request, kind, component, self._engine.clock.now())
+            told = await told_by(request, self._engine)
+            if told.occurrence is not None:
+                submission = replace(submission, occurrence=told.occurrence)
             execution = await self._engine.submitter.submit(principal, org_id, workspace_id, submission, idempotency)
             handle = handle_of(execution)
             if execution.status.is_terminal:  # A call that is replayed; its caller would read this next.
                 document = await self._engine.executions.ended(execution)
                 handle = ReplayedHandle(**handle.model_dump(), execution=document)
-            return json_answer(handle, 202, budget_headers(self._engine, org_id, workspace_id))
+            answer = await with_ahead(request, self._engine, told, handle)
+            return json_answer(answer, 202, budget_headers(self._engine, org_id, workspace_id))
 
         return submit
 

@@ -5,6 +5,7 @@ The paths name no workspace (the client contract, section 2): it is the token's.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from flow_platform.api.answers import json_answer
 from flow_platform.api.context import principal_of, reference
 from flow_platform.api.executions import MAX_HOLD_SECONDS, budget_headers
+from flow_platform.api.replay import REPLAY, told_by, with_ahead
 from flow_platform.api.routing import Endpoint, Route
 from flow_platform.api.submission import read_submission
 from flow_platform.domain import errors
@@ -54,6 +56,7 @@ class InlineRoutes:
                 tag="Executions",
                 answers={200: StatusDocument},
                 body=ExecuteBody,
+                parameters=[REPLAY],
             )
             for kind in INLINE_KINDS
         ]
@@ -71,6 +74,9 @@ class InlineRoutes:
                     code="delay_not_possible",
                     hint=f"submit it: POST .../{kind.path}/{component}/executions",
                 )
+            told = await told_by(request, self._engine)
+            if told.occurrence is not None:
+                submission = replace(submission, occurrence=told.occurrence)
             execution = await self._engine.submitter.submit(principal, org_id, workspace_id, submission, idempotency)
             # Ends: every execution has a deadline, and the sweeper keeps it.
             while True:
@@ -78,7 +84,8 @@ class InlineRoutes:
                     principal, org_id, workspace_id, execution.id, MAX_HOLD_SECONDS
                 )
                 if document.status.is_terminal:
-                    return json_answer(document, 200, budget_headers(self._engine, org_id, workspace_id))
+                    answer = await with_ahead(request, self._engine, told, document)
+                    return json_answer(answer, 200, budget_headers(self._engine, org_id, workspace_id))
 
         return execute
 

@@ -1,21 +1,20 @@
 """Durable workflows from plain calls: which call of a new attempt is which call of an earlier one.
 
 When an attempt of a workflow is lost, the next one runs the same code again, and its calls are given what the earlier
-calls were given. A call is known by its parent, its content (`call_key`) and its occurrence: how many equal calls the
-attempt made before it. So parallel calls may come in any order, and calls in a loop are told apart.
+calls were given. A call is known by its parent, its content (`flow_sdk.wire.replay`) and its occurrence: how many equal
+calls the attempt made before it. So parallel calls may come in any order, and calls in a loop are told apart.
 
-The client needs to know nothing of it: parent and attempt are in the execution's token.
+The client needs to know nothing of it: parent and attempt are in the execution's token. Our own harness counts equal
+calls itself, so that it is their order in the code that counts, and may be given ended calls before it makes them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from flow_sdk.wire.durable import SUSPENDED, CheckpointKind
-from flow_sdk.wire.status import Kind, Status
+from flow_sdk.wire.durable import SUSPENDED
+from flow_sdk.wire.status import Status
 
 LOST: Final = frozenset({"runner_lost", "container_lost", "process_crashed", "sandbox_unavailable", "protocol_error"})
 """Errors of an attempt that say nothing about the code: its container or runner went away."""
@@ -38,6 +37,10 @@ class Call:
         attempt: The last attempt that made it.
         execution_id: The child that stands for it; None for a checkpoint.
         component: Kind and slug, for messages; of a checkpoint its kind and name.
+        is_numbered: Its occurrence was said by the harness. Only such calls are given ahead: of calls that the platform
+            counts it could not know which of them are made meanwhile.
+        lent: The last attempt that it was given to ahead. Until that attempt says which of these it made, or that it
+            makes no more, nobody knows.
     """
 
     parent_id: str
@@ -49,21 +52,8 @@ class Call:
     execution_id: str | None
     component: str
     checkpoint_id: str | None = None
-
-
-def call_key(
-    kind: Kind, component_id: str, input_data: Any, config: dict[str, Any], messages: list[Any], state: dict[str, Any]
-) -> str:
-    """The digest of what is called with what; equal calls have equal keys, whatever the order of their keys."""
-    content = [kind.value, component_id, input_data, config, messages, state]
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def checkpoint_key(kind: CheckpointKind, name: str, seconds: float | None) -> str:
-    """The same for a checkpoint. How long to wait belongs to it: `sleep(5)` and `sleep(6)` are two different calls."""
-    canonical = json.dumps(["checkpoint", kind.value, name, seconds])
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    is_numbered: bool = False
+    lent: int = 0
 
 
 def stands(child: Status, earlier_attempt_error: str) -> bool:

@@ -13,10 +13,11 @@ from typing import Any, Final
 from flow_platform.domain.checkpoint import Checkpoint
 from flow_platform.domain.component import Component
 from flow_platform.domain.execution import Execution
-from flow_platform.domain.replay import INTERRUPTED, Call, call_key, checkpoint_key, stands
+from flow_platform.domain.replay import INTERRUPTED, Call, stands
 from flow_platform.engine import repetition
 from flow_platform.store.base import NewEvent, Payload, Transaction
 from flow_sdk.wire.durable import CheckpointRequest, CheckpointStatus
+from flow_sdk.wire.replay import call_key, checkpoint_key, content_of
 
 _MISMATCH: Final = "replay_mismatch"
 
@@ -24,32 +25,54 @@ _MISMATCH: Final = "replay_mismatch"
 class _Replay:
     """One call of a running execution: of a component, or for a checkpoint."""
 
-    def __init__(self, tx: Transaction, parent: Execution, key: str, what: str, occurrence: int | None = None) -> None:
+    def __init__(self, tx: Transaction, parent: Execution, key: str, what: str) -> None:
         self._tx = tx
         self._executions = tx.executions
         self._parent = parent
         self._what = what
         self._key = key
-        self._occurrence = (
-            self._executions.count_equal_calls(parent.id, parent.attempt, key) if occurrence is None else occurrence
-        )
+        self._earlier: Call | None = None
+        self._occurrence = 0
+        self._is_numbered = False
+
+    def _number(self, occurrence: int) -> None:
+        """Takes the client's word for how many equal calls came before."""
+        self._earlier = self._executions.find_call(self._parent.id, self._key, occurrence)
+        self._occurrence, self._is_numbered = occurrence, True
+
+    def _count(self) -> None:
+        """Counts the equal calls that came before."""
+        parent, key = self._parent, self._key
+        self._occurrence = self._executions.count_equal_calls(parent.id, parent.attempt, key)
+        found = self._executions.find_call(parent.id, key, self._occurrence)
+        self._earlier, self._is_numbered = found, False
         # The first attempt of an execution that repeats another has calls of that one.
-        may_be_known = parent.attempt > 1 or parent.retry_of_id is not None or occurrence is not None
-        self._earlier = self._executions.find_call(parent.id, key, self._occurrence) if may_be_known else None
+        is_first = found is None and parent.attempt == 1 and parent.retry_of_id is None
+        if is_first or (found is not None and found.attempt != parent.attempt and not found.is_numbered):
+            return
+        # Others of this attempt are numbered. Those belong to the harness, which may have been given them already; but
+        # an attempt that numbers nothing, on an older runner, makes them all.
+        free = self._executions.free_equal_call(parent.id, parent.attempt, key)
+        if free is not None and free.is_numbered and self._executions.numbers_calls(parent.id, parent.attempt):
+            free = None
+        if free is None:
+            last = self._executions.last_equal_call(parent.id, key)
+            self._occurrence = 0 if last is None else last + 1
+        else:
+            self._occurrence = free.occurrence
+        self._earlier = free
 
     def _end_of_earlier_attempt(self, earlier: Call) -> str:
         return self._executions.attempt_error(self._parent.id, earlier.attempt) or ""
 
     def _again(self, earlier: Call) -> None:
-        self._executions.make_call_again(dataclasses.replace(earlier, attempt=self._parent.attempt))
+        again = dataclasses.replace(earlier, attempt=self._parent.attempt, is_numbered=self._is_numbered)
+        self._executions.make_call_again(again)
 
     def _remember(self, execution_id: str | None, checkpoint_id: str | None) -> None:
         attempt = self._parent.attempt
         if self._earlier is not None:
-            again = dataclasses.replace(
-                self._earlier, attempt=attempt, execution_id=execution_id, checkpoint_id=checkpoint_id
-            )
-            self._executions.make_call_again(again)
+            self._again(dataclasses.replace(self._earlier, execution_id=execution_id, checkpoint_id=checkpoint_id))
             return
         self._executions.insert_call(
             Call(
@@ -62,6 +85,7 @@ class _Replay:
                 execution_id=execution_id,
                 component=self._what,
                 checkpoint_id=checkpoint_id,
+                is_numbered=self._is_numbered,
             )
         )
 
@@ -69,17 +93,30 @@ class _Replay:
 class ChildReplay(_Replay):
     """A call of a component.
 
+    Args:
+        occurrence: How many equal calls the attempt made before, as the client says; one that is taken is not believed.
+
     Attributes:
         repeated: The child that the new one goes on for: it ended without a result, below what the parent repeats.
     """
 
     repeated: Execution | None = None
 
-    def __init__(self, tx: Transaction, parent: Execution, component: Component, payload: Payload) -> None:
-        key = call_key(
-            component.kind, component.id, payload.input_data, payload.config, payload.messages, payload.state
-        )
+    def __init__(
+        self,
+        tx: Transaction,
+        parent: Execution,
+        component: Component,
+        payload: Payload,
+        occurrence: int | None = None,
+    ) -> None:
+        content = content_of(payload.input_data, payload.config, payload.messages, payload.state)
+        key = call_key(component.kind.value, component.id, content)
         super().__init__(tx, parent, key, f"{component.kind.value} {component.slug!r}")
+        if occurrence is not None:
+            self._number(occurrence)
+        if occurrence is None or (self._earlier is not None and self._earlier.attempt == parent.attempt):
+            self._count()
 
     def earlier_execution(self) -> Execution | None:
         """The child of an earlier attempt that stands for this call: finished, or still running and then joined."""
@@ -117,8 +154,12 @@ class CheckpointReplay(_Replay):
     """A call for a checkpoint."""
 
     def __init__(self, tx: Transaction, parent: Execution, request: CheckpointRequest) -> None:
-        key = checkpoint_key(request.kind, request.name, request.seconds)
-        super().__init__(tx, parent, key, f"{request.kind.value} {request.name!r}", request.occurrence)
+        key = checkpoint_key(request.kind.value, request.name, request.seconds)
+        super().__init__(tx, parent, key, f"{request.kind.value} {request.name!r}")
+        if request.occurrence is None:
+            self._count()
+        else:
+            self._number(request.occurrence)
 
     def earlier_checkpoint(self, now: datetime) -> Checkpoint | None:
         """The one that an earlier attempt asked for. A step that failed stands like a child that failed."""
@@ -140,12 +181,17 @@ class CheckpointReplay(_Replay):
         self._remember(None, checkpoint.id)
 
     def _stands(self, checkpoint: Checkpoint, earlier: Call, now: datetime) -> bool:
-        if checkpoint.execution_id != self._parent.id:
-            # Of the execution that this one repeats: nobody finishes it any more, and what failed is tried again.
-            return checkpoint.status_at(now) is CheckpointStatus.DONE
-        if self.is_sent_again:
+        if checkpoint.execution_id == self._parent.id and self.is_sent_again:
             return True
-        return checkpoint.stands or self._end_of_earlier_attempt(earlier) in INTERRUPTED
+        return checkpoint_stands(self._parent, checkpoint, self._end_of_earlier_attempt(earlier), now)
+
+
+def checkpoint_stands(parent: Execution, checkpoint: Checkpoint, earlier_attempt_error: str, now: datetime) -> bool:
+    """Whether a checkpoint is given again, by how the attempt ended that asked for it last."""
+    if checkpoint.execution_id != parent.id:
+        # Of the execution that this one repeats: nobody finishes it any more, and what failed is tried again.
+        return checkpoint.status_at(now) is CheckpointStatus.DONE
+    return checkpoint.stands or earlier_attempt_error in INTERRUPTED
 
 
 def tell_mismatch(tx: Transaction, parent: Execution, now: datetime) -> bool:

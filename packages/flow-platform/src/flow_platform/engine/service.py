@@ -17,6 +17,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, SystemClock
 from flow_platform.domain.ledger import RateCard
 from flow_platform.engine import graphs
+from flow_platform.engine.ahead import Ahead
 from flow_platform.engine.api_keys import ApiKeys
 from flow_platform.engine.audit import Audit
 from flow_platform.engine.audited import AuditedStore
@@ -35,7 +36,6 @@ from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.issuers import Issuers
 from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
-from flow_platform.engine.mcp_servers import McpServers
 from flow_platform.engine.parts import Parts
 from flow_platform.engine.policies import PolicyService
 from flow_platform.engine.recorder import Recorder
@@ -84,6 +84,7 @@ class Engine:
     retries: Retries
     executions: Executions
     checkpoints: Checkpoints
+    ahead: Ahead
     sent_events: SentEvents
     catalog: Catalog
     releases: Releases
@@ -99,7 +100,6 @@ class Engine:
     services: Services
     service_tokens: ServiceTokens
     service_calls: ServiceCalls
-    mcp_servers: McpServers
     policies: PolicyService
     budgets: Budgets
     billing: Billing
@@ -175,12 +175,12 @@ class Engine:
         self.executions = Executions(self.store, self.clock, self._wakeups, notices, ends)
         self.service_calls = ServiceCalls(self.store, self.submitter, self.executions)
         self.checkpoints = Checkpoints(self.store, self.clock, self._wakeups, self.executions)
+        self.ahead = Ahead(self.store, self.clock, self.executions)
         self.sent_events = SentEvents(
             self.store, self.clock, self._wakeups, self.executions, ends, grants, self._claims
         )
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
-        self.mcp_servers = McpServers(self.store, self.clock, self.catalog, self.submitter, self.executions)
         self._recorder = Recorder(
             self.store,
             self.clock,

@@ -26,6 +26,7 @@ class Submission:
         retry: Instead of the component's own policy; only the engine says so (a node of a graph).
         retry_of_id: The execution that this one repeats, see `repetition`; only the engine says so.
         submitted_by: Who asks, see `audited.submitter_of`; only the engine says so.
+        occurrence: How many equal calls the asking execution's attempt made before this one, as its harness says.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Submission:
     retry: RetryPolicy | None = None
     retry_of_id: str | None = None
     submitted_by: str | None = None
+    occurrence: int | None = None
 
 
 def payload_of(submission: Submission) -> Payload:

@@ -137,7 +137,8 @@ class _Submit:
         )
         if component is None:
             raise errors.NotFound(f"{self.submission.kind.value} {self.submission.component!r} not found")
-        replay = ChildReplay(tx, parent, component, payload_of(self.submission)) if parent else None
+        called = payload_of(self.submission)
+        replay = ChildReplay(tx, parent, component, called, self.submission.occurrence) if parent else None
         if replay and (replayed := replay.earlier_execution()):
             self._save_key(tx, replayed)
             return _Accepted(replayed, False)

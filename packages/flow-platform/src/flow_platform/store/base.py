@@ -227,8 +227,38 @@ class ExecutionTable(QueueTable, Protocol):
 
     def find_call(self, parent_id: str, key: str, occurrence: int) -> Call | None: ...
 
+    def free_equal_call(self, parent_id: str, attempt: int, key: str) -> Call | None:
+        """The first call with this key that the attempt has not made; one that is not numbered, if there is one."""
+        ...
+
+    def last_equal_call(self, parent_id: str, key: str) -> int | None:
+        """The highest occurrence of the key."""
+        ...
+
+    def numbers_calls(self, parent_id: str, attempt: int) -> bool:
+        """Whether the attempt made a numbered call."""
+        ...
+
+    def lend_calls(self, parent_id: str, attempt: int, first: int, last: int) -> None:
+        """Notes of numbered calls that the attempt has not made, by their ordinals, that it is given them ahead."""
+        ...
+
+    def make_lent_calls(self, parent_id: str, attempt: int, first: int, last: int) -> None:
+        """Notes of calls that the attempt was given ahead that it made them. Others stay as they are."""
+        ...
+
+    def take_back_calls(self, parent_id: str, attempt: int) -> None:
+        """Notes of all others that the attempt was given ahead that it has not made them."""
+        ...
+
+    def calls_to_lend(self, parent_id: str, attempt: int, first: int, last: int) -> list[Call]:
+        """Numbered calls that nobody knows the attempt to have made, by their ordinals, in their order."""
+        ...
+
     def first_unmade_call(self, parent_id: str, attempt: int, after: int = 0) -> Call | None:
         """The earliest call that this attempt has not made, of those that an attempt between the two made last.
+
+        Those that it was given ahead are left out: it may have made them.
 
         Inherited calls are of none: a repetition by hand may go another way.
         """

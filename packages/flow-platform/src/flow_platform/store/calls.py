@@ -24,6 +24,8 @@ _COLUMNS = (
     _c.execution_id,
     _c.component,
     _c.checkpoint_id,
+    _c.is_numbered,
+    _c.lent,
 )
 _OF_ATTEMPT = sa.and_(_c.parent_id == bindparam("parent_id"), _c.attempt == bindparam("attempt"))
 _COUNT_EQUAL = Query("count equal calls", sa.select(sa.func.count()).where(_OF_ATTEMPT, _c.key == bindparam("key")))
@@ -36,6 +38,21 @@ _FIND = Query(
         _c.occurrence == bindparam("occurrence"),
     ),
 )
+_FREE = Query(
+    "first equal call that the attempt has not made",
+    sa.select(*_COLUMNS)
+    .where(_c.parent_id == bindparam("parent_id"), _c.key == bindparam("key"), _c.attempt != bindparam("attempt"))
+    .order_by(_c.is_numbered, _c.occurrence)
+    .limit(sa.literal_column("1")),
+)
+_LAST_EQUAL = Query(
+    "last equal call",
+    sa.select(sa.func.max(_c.occurrence)).where(_c.parent_id == bindparam("parent_id"), _c.key == bindparam("key")),
+)
+_NUMBERS = Query(
+    "a numbered call of the attempt",
+    sa.select(_c.ordinal).where(_OF_ATTEMPT, _c.is_numbered).limit(sa.literal_column("1")),
+)
 _FIRST_UNMADE = Query(
     "first call not made again",
     sa.select(*_COLUMNS)
@@ -43,6 +60,7 @@ _FIRST_UNMADE = Query(
         _c.parent_id == bindparam("parent_id"),
         _c.attempt < bindparam("attempt"),
         _c.attempt > bindparam("after"),
+        _c.lent < bindparam("attempt"),
     )
     .order_by(_c.ordinal)
     .limit(sa.literal_column("1")),
@@ -64,9 +82,30 @@ _MAKE_AGAIN = Query(
         _c.occurrence == bindparam("occurrence_"),
     )
     .values(
-        attempt=bindparam("attempt"), execution_id=bindparam("execution_id"), checkpoint_id=bindparam("checkpoint_id")
+        attempt=bindparam("attempt"),
+        execution_id=bindparam("execution_id"),
+        checkpoint_id=bindparam("checkpoint_id"),
+        is_numbered=bindparam("is_numbered"),
     ),
 )
+
+# What an attempt is given ahead: numbered calls of earlier attempts, by their ordinals.
+_AHEAD = sa.and_(
+    _c.parent_id == bindparam("parent_id_"),
+    _c.ordinal >= bindparam("first"),
+    _c.ordinal <= bindparam("last"),
+    _c.attempt < bindparam("attempt_"),
+)
+_LENT = _c.lent == bindparam("attempt_")
+_LEND = Query("lend calls", sa.update(calls).where(_AHEAD, _c.is_numbered).values(lent=bindparam("attempt_")))
+_MADE_LENT = Query("make lent calls", sa.update(calls).where(_AHEAD, _LENT).values(attempt=bindparam("attempt_")))
+_TAKE_BACK = Query(
+    "take lent calls back",
+    sa.update(calls)
+    .where(_c.parent_id == bindparam("parent_id_"), _c.attempt < bindparam("attempt_"), _LENT)
+    .values(lent=sa.literal_column("0")),
+)
+_TO_LEND = Query("calls to lend", sa.select(*_COLUMNS).where(_AHEAD, _c.is_numbered).order_by(_c.ordinal))
 
 # Only a call that was inherited is answered with an execution below another parent. Literal, as the index says it.
 _IS_INHERITED = _c.first_attempt == sa.literal_column("0")
@@ -89,13 +128,15 @@ _OF_THE_OTHER: tuple[sa.ColumnElement[Any], ...] = (
     _c.execution_id,
     _c.component,
     _c.checkpoint_id,
+    _c.is_numbered,
 )
 
 
 def _inherit(*which: sa.ColumnElement[bool]) -> Query:
     names = ("parent_id", "first_attempt", "attempt", "key", "occurrence", "ordinal", "execution_id", "component")
     theirs = sa.select(*_OF_THE_OTHER).where(_c.parent_id == bindparam("from_id"), *which)
-    return Query("inherit calls", sa.insert(calls).inline().from_select([*names, "checkpoint_id"], theirs))
+    columns = [*names, "checkpoint_id", "is_numbered"]
+    return Query("inherit calls", sa.insert(calls).inline().from_select(columns, theirs))
 
 
 _INHERIT = _inherit()
@@ -126,6 +167,29 @@ class Calls:
         row = self._connection.row(_FIND, {"parent_id": parent_id, "key": key, "occurrence": occurrence})
         return _call(row) if row else None
 
+    def free_equal_call(self, parent_id: str, attempt: int, key: str) -> Call | None:
+        row = self._connection.row(_FREE, {"parent_id": parent_id, "attempt": attempt, "key": key})
+        return _call(row) if row else None
+
+    def last_equal_call(self, parent_id: str, key: str) -> int | None:
+        row = self._connection.row(_LAST_EQUAL, {"parent_id": parent_id, "key": key})
+        return row[0] if row else None
+
+    def numbers_calls(self, parent_id: str, attempt: int) -> bool:
+        return self._connection.row(_NUMBERS, {"parent_id": parent_id, "attempt": attempt}) is not None
+
+    def lend_calls(self, parent_id: str, attempt: int, first: int, last: int) -> None:
+        self._connection.run(_LEND, _ahead(parent_id, attempt, first, last))
+
+    def make_lent_calls(self, parent_id: str, attempt: int, first: int, last: int) -> None:
+        self._connection.run(_MADE_LENT, _ahead(parent_id, attempt, first, last))
+
+    def take_back_calls(self, parent_id: str, attempt: int) -> None:
+        self._connection.run(_TAKE_BACK, {"parent_id_": parent_id, "attempt_": attempt})
+
+    def calls_to_lend(self, parent_id: str, attempt: int, first: int, last: int) -> list[Call]:
+        return [_call(row) for row in self._connection.rows(_TO_LEND, _ahead(parent_id, attempt, first, last))]
+
     def first_unmade_call(self, parent_id: str, attempt: int, after: int = 0) -> Call | None:
         row = self._connection.row(_FIRST_UNMADE, {"parent_id": parent_id, "attempt": attempt, "after": after})
         return _call(row) if row else None
@@ -147,6 +211,7 @@ class Calls:
                 "attempt": call.attempt,
                 "execution_id": call.execution_id,
                 "checkpoint_id": call.checkpoint_id,
+                "is_numbered": call.is_numbered,
             },
         )
 
@@ -165,5 +230,10 @@ class Calls:
         self._connection.run(query, {"parent_id_": parent_id, "from_id": from_id})
 
 
+def _ahead(parent_id: str, attempt: int, first: int, last: int) -> dict[str, Any]:
+    return {"parent_id_": parent_id, "attempt_": attempt, "first": first, "last": last}
+
+
 def _call(row: tuple[Any, ...]) -> Call:
-    return Call(*row)
+    *columns, is_numbered, lent = row
+    return Call(*columns, is_numbered=bool(is_numbered), lent=lent)

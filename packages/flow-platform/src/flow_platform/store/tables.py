@@ -227,6 +227,8 @@ calls = Table(
     _word("execution_id", ForeignKey("executions.id"), nullable=True),
     _word("component"),
     _word("checkpoint_id", nullable=True),
+    Column("is_numbered", sa.Boolean, nullable=False, server_default=sa.false()),
+    _count("lent", server_default="0"),
     PrimaryKeyConstraint("parent_id", "key", "occurrence"),
 )
 Index("ix_calls_ordinal", calls.c.parent_id, calls.c.ordinal)

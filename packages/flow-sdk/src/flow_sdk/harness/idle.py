@@ -9,6 +9,7 @@ deadline that the component set itself (`asyncio.timeout`, a caller's wait budge
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import selectors
 import socket
@@ -22,6 +23,7 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from flow_sdk import activity, calling
+from flow_sdk.ahead import Ahead
 from flow_sdk.errors import PlatformClientError
 from flow_sdk.harness.failure import Suspended
 from flow_sdk.harness.order import EndsInOrder
@@ -96,8 +98,11 @@ def run(work: Coroutine[Any, Any, Any], suspend_after_seconds: float) -> Any:
     watch = _Watch(loop, suspend_after_seconds)
     ends = EndsInOrder(loop, lambda: loop.is_busy)
     activity.CURRENT.in_turn, activity.CURRENT.on_answer = ends, ends.look
+    # The first attempt may have calls, too: of an execution that it repeats.
+    is_expected = True if os.environ.get("ATTEMPT", "1") != "1" else None
+    activity.CURRENT.ahead = ahead = Ahead(loop, is_expected=is_expected)
     try:
-        returned = runner.run(watch.over(work))
+        returned = runner.run(_settled(watch.over(work), ahead))
     except Suspended:
         # Left as it is: closing would cancel the component's tasks, and run their clean-up in the midst of its work.
         _left.append(runner)
@@ -107,8 +112,26 @@ def run(work: Coroutine[Any, Any, Any], suspend_after_seconds: float) -> Any:
         raise
     finally:
         activity.CURRENT.on_wait = activity.CURRENT.on_answer = activity.CURRENT.in_turn = None
+        activity.CURRENT.ahead = None
     runner.close()
     return returned
+
+
+async def _settled(work: Coroutine[Any, Any, Any], ahead: Ahead) -> Any:
+    """The workflow's own end, whatever it is, behind what there is to say of its calls."""
+    try:
+        returned = await work
+    except Exception:
+        await _settle(ahead)
+        raise
+    await _settle(ahead)
+    return returned
+
+
+async def _settle(ahead: Ahead) -> None:
+    """The platform may be away: then it does not know whether a call that it gave ahead was made."""
+    with contextlib.suppress(PlatformClientError):
+        await ahead.settle((await calling.shared_client()).checkpoints.tell)
 
 
 _left: Final[list[asyncio.Runner]] = []
@@ -173,6 +196,8 @@ class _Watch:
         waits = list(activity.CURRENT.waits)
         try:
             checkpoints = (await calling.shared_client()).checkpoints
+            if activity.CURRENT.ahead is not None:
+                await activity.CURRENT.ahead.settle(checkpoints.tell)
             may_suspend = await checkpoints.may_suspend(waits)
         except PlatformClientError:
             may_suspend = False

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from flow_sdk.wire.execution import Document, ErrorDocument
+from flow_sdk.wire.execution import Document, ErrorDocument, StatusDocument
 
 SUSPENDED: Final = "suspended"
 """Code of the ErrorDocument by which a workflow's attempt ends to give its container back.
@@ -126,3 +126,29 @@ class SentDocument(Document):
 
     event_id: str
     delivered: bool
+
+
+class AheadCall(Document):
+    """A call of an earlier attempt, with what it is answered with: an execution or a checkpoint.
+
+    Attributes:
+        ordinal: Its place among all calls, by which it is told as made.
+        key: See `wire.replay`.
+    """
+
+    ordinal: int
+    key: str
+    occurrence: int
+    execution: StatusDocument | None = None
+    checkpoint: CheckpointDocument | None = None
+
+
+class AheadDocument(Document):
+    """Ended calls that the code makes next, if it does the same again: `ahead` in the answer to who asked for them.
+
+    Attributes:
+        after: What to ask for next; None: there are no more.
+    """
+
+    calls: list[AheadCall] = Field(default_factory=list[AheadCall])
+    after: int | None = None

@@ -5,6 +5,9 @@ Revision ID: 0018
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0018"
 down_revision = "0017"
 branch_labels = None
@@ -12,4 +15,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.add_column("calls", sa.Column("is_numbered", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("calls", sa.Column("lent", sa.BigInteger(), server_default="0", nullable=False))
