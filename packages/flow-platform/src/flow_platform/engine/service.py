@@ -36,6 +36,7 @@ from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.issuers import Issuers
 from flow_platform.engine.link import Link
 from flow_platform.engine.master_keys import MasterKeys
+from flow_platform.engine.mcp_servers import McpServers
 from flow_platform.engine.parts import Parts
 from flow_platform.engine.policies import PolicyService
 from flow_platform.engine.recorder import Recorder
@@ -100,6 +101,7 @@ class Engine:
     services: Services
     service_tokens: ServiceTokens
     service_calls: ServiceCalls
+    mcp_servers: McpServers
     policies: PolicyService
     budgets: Budgets
     billing: Billing
@@ -181,6 +183,7 @@ class Engine:
         )
         self.rollouts = Rollouts(self.store, self.clock, self._wakeups, notices, ends)
         self.catalog = Catalog(self.store, self.clock, self._build, self.rollouts)
+        self.mcp_servers = McpServers(self.store, self.clock, self.catalog, self.submitter, self.executions)
         self._recorder = Recorder(
             self.store,
             self.clock,
