@@ -102,6 +102,24 @@ async def test_an_answer_that_does_not_fit_is_asked_for_again_and_then_refused(r
     assert (await ring.ask(listed["slug"]))["output"] == [1, 2]
 
 
+async def test_an_answer_may_be_a_tree_of_any_depth(ring: AgentRing) -> None:
+    node = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "kids": {"type": "array", "items": {"$ref": "#/$defs/Node"}}},
+        "required": ["name"],
+    }
+    tree = {"name": "a", "kids": [{"name": "b", "kids": [{"name": "c"}]}]}
+    wrong = calls(("final_result", {"answer": {"name": "a", "kids": [{"name": 3}]}}))
+    schema = {"$ref": "#/$defs/Node", "$defs": {"Node": node}}
+
+    agent = await ring.publish(**script(wrong, calls(("final_result", {"answer": tree}))), output=schema)
+    document = await ring.ask(agent["slug"])
+
+    assert (document["output"], document["usage"]["requests"]) == (tree, 2), document["error"]
+    refused = await ring.refused(model="test/echo", output={"$ref": "#/$defs/Leaf", "$defs": {"Node": node}})
+    assert refused["details"][0]["field"] == "output.$ref"
+
+
 @pytest.mark.parametrize(
     ("limits", "code", "turns"),
     [

@@ -169,6 +169,31 @@ async def test_a_component_that_fails_is_an_error_with_its_execution(tenant: Ten
     assert refused(invalid, 422, "invalid_input")["details"] == bad
 
 
+async def test_an_output_that_does_not_fit_the_response_schema_is_not_given_out(tenant: Tenant) -> None:
+    schema = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
+    promised = {"request_schema": OPEN, "response_schema": schema, "auth": "public"}
+    calls = await calls_of(tenant, endpoint("sum", path="/sum", async_eligible=True, **promised))
+
+    async with at(tenant) as client, at(tenant, None) as nobody:
+        fits, _ = await calls.answered(client.post(f"{calls.base}/sum"), {"total": 3})
+        wrong, assignment = await calls.answered(client.post(f"{calls.base}/sum"), {"total": "three"})
+        to_nobody, _ = await calls.answered(nobody.post(f"{calls.base}/sum"), {"total": "three"})
+        started, job = await calls.answered(client.post(f"{calls.base}/async/sum"), {"total": "three"})
+        ended = (await client.get(started.json()["poll_url"])).json()
+        execution = (await client.get(f"{tenant.path}/executions/{job.execution_id}")).json()
+
+    assert (fits.status_code, fits.json()) == (200, {"total": 3})
+    body = refused(wrong, 502, "response_mismatch")
+    assert body["details"] == [
+        {"field": "execution_id", "message": assignment.execution_id},
+        {"field": "total", "message": "'three' is not of type 'integer'"},
+    ]
+    assert wrong.headers["x-execution-id"] == assignment.execution_id
+    assert "three" not in refused(to_nobody, 502, "response_mismatch")["message"] + to_nobody.text
+    assert (ended["status"], ended["result"], ended["error"]["code"]) == ("failed", None, "response_mismatch")
+    assert (execution["status"], execution["output"]) == ("completed", {"total": "three"}), "the record stays as it is"
+
+
 async def test_a_call_that_takes_too_long_is_a_timeout(tenant: Tenant) -> None:
     calls = await calls_of(tenant, endpoint("slow", path="/slow", request_schema=OPEN, timeout_seconds=0.2))
 

@@ -19,6 +19,7 @@ from flow_platform.engine.closed import Closed
 from flow_platform.engine.json_schema import check_schema
 from flow_platform.engine.publish_request import MAX_DESCRIPTION, MAX_NAME, Text
 from flow_platform.engine.releases import require_not_execution
+from flow_platform.engine.schema_references import check_references
 from flow_platform.engine.validation import parse_model
 from flow_platform.store.base import Page
 from flow_sdk.wire.agents import PartDocument, PartVersionDocument, PublishedPartDocument
@@ -104,6 +105,7 @@ class PartRoutes:
             content: dict[str, Any] = parse_model(CONTENTS[kind], given).model_dump(mode="json", by_alias=True)
             if kind is PartKind.SCHEMA:
                 check_schema("schema", content["schema"])
+                check_references("schema", content["schema"])
             published = await self._engine.parts.publish(
                 principal,
                 org_id,

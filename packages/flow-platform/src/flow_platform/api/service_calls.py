@@ -26,10 +26,11 @@ from flow_platform.domain.service import METHODS, WITHOUT_BODY, Endpoint
 from flow_platform.engine.service_calls import Call, Caller, Opened, check_may_call, endpoints_at
 from flow_platform.engine.service_input import ABSENT, input_of, tool_input
 from flow_platform.engine.service_openapi import openapi_of
+from flow_platform.engine.service_output import response_problem
 from flow_platform.engine.skill_files import skill_files, zipped
 from flow_platform.engine.skills import base_path
 from flow_platform.engine.validation import invalid, parse_model, shown
-from flow_sdk.wire.execution import Handle, ReplayedHandle, StatusDocument
+from flow_sdk.wire.execution import ErrorDocument, Handle, ReplayedHandle, StatusDocument
 from flow_sdk.wire.service import JobDocument
 from flow_sdk.wire.status import Status
 
@@ -162,7 +163,10 @@ class ServiceCallRoutes:
         calls = self._engine.service_calls
         execution = await calls.start(made, "call")
         document = await calls.result(made, execution.id)
-        return json_answer(_output(made, document), 200, {"X-Execution-ID": execution.id})
+        output = _output(made, document)
+        if (problem := await _mismatch(made.endpoint, made.caller, document)) is not None:
+            raise problem
+        return json_answer(output, 200, {"X-Execution-ID": execution.id})
 
     async def start(self, request: Request) -> Response:
         method = request.headers.get(TARGET_METHOD, "POST").upper()
@@ -209,18 +213,24 @@ class ServiceCallRoutes:
         org_id, service_id = _service(request)
         caller = await caller_of(self._engine, request)
         job_id = reference(request, "job_id", "job")
-        opened, document = await self._engine.service_calls.job(caller, org_id, service_id, job_id)
-        error = document.error
-        if error is not None:
+        opened, endpoint, document = await self._engine.service_calls.job(caller, org_id, service_id, job_id)
+        error, status, result = document.error, document.status, document.output
+        problem = await _mismatch(endpoint, caller, document) if status is Status.COMPLETED else None
+        if problem is not None:
+            status, result = Status.FAILED, None
+            error = ErrorDocument(
+                code=problem.error_code, message=problem.message, details=problem.details, retryable=False
+            )
+        elif error is not None:
             hidden = {"message": ""} if caller.is_anonymous and error.code != errors.InvalidInput.code else {}
             error = error.model_copy(update={"traceback": None, **hidden})
         answer = JobDocument(
             job_id=job_id,
-            status=document.status,
+            status=status,
             poll_url=_poll_url(opened, job_id),
             created_at=document.created_at,
             finished_at=document.finished_at,
-            result=document.output,
+            result=result,
             error=error,
         )
         return json_answer(answer)
@@ -341,6 +351,13 @@ def _output(call: Call, document: StatusDocument) -> Any:
     said = f": {error.code}: {error.message}" if error and not call.caller.is_anonymous else ""
     message = f"endpoint {name!r} ended as {document.status.value!r}{said}"
     raise errors.EndpointFailed(message, execution_id=document.execution_id)
+
+
+async def _mismatch(endpoint: Endpoint, caller: Caller, document: StatusDocument) -> errors.ResponseMismatch | None:
+    """In a thread, as an output may be large."""
+    if not endpoint.response_schema:
+        return None
+    return await asyncio.to_thread(response_problem, endpoint, caller, document)
 
 
 def _poll_url(opened: Opened, job_id: str) -> str:

@@ -15,7 +15,8 @@ FlowError
 │   ├── UpstreamRateLimited upstream_rate_limited 429
 │   └── UpstreamTimeout     upstream_timeout 504
 ├── EndpointFailed          endpoint_failed 502    the component behind a service's endpoint did not complete
-│   └── EndpointTimeout     endpoint_timeout 504
+│   ├── EndpointTimeout     endpoint_timeout 504
+│   └── ResponseMismatch    response_mismatch 502  it completed, with an output that does not fit the endpoint's schema
 ├── StaleLease              stale_lease            never leaves the engine
 ├── StoreUnavailable        store_unavailable 503
 │   └── StorageFull         storage_full 507
@@ -153,6 +154,10 @@ class EndpointFailed(FlowError):
 class EndpointTimeout(EndpointFailed):
     code = "endpoint_timeout"
     http_status = 504
+
+
+class ResponseMismatch(EndpointFailed):
+    code = "response_mismatch"
 
 
 class StaleLease(FlowError):

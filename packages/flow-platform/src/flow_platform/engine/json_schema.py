@@ -54,20 +54,36 @@ def check_value(what: str, schema: dict[str, Any], value: Any) -> None:
     Raises:
         InvalidInput: It does not fit; one detail per place.
     """
+    try:
+        details = misfits(what, schema, value)
+    except SchemaUnusable as error:
+        raise invalid("schema", schema, f"a schema that can be checked: {error}") from error
+    if details:
+        raise errors.InvalidInput(
+            f"the {what} does not fit its schema: {details[0]['field']}: {details[0]['message']}", details=details
+        )
+
+
+class SchemaUnusable(Exception):
+    """Values cannot be held against it, e.g. for a pattern, or as it would take too long."""
+
+
+def misfits(what: str, schema: dict[str, Any], value: Any) -> list[dict[str, Any]]:
+    """Where the value does not fit, by place; at most `MAX_DETAILS`. Empty: it fits.
+
+    Raises:
+        SchemaUnusable: Nobody can say.
+    """
     validator = _Validator(schema, registry=_NOTHING_ELSE)
     _references.set([0])
     try:
         problems = sorted(cast("Iterable[ValidationError]", validator.iter_errors(value)), key=_place)  # pyright: ignore[reportUnknownMemberType]
     except (RecursionError, Unresolvable, UndefinedTypeCheck, _TooManyReferences, PatternError) as error:
-        raise invalid("schema", schema, f"a schema that can be checked: {error}") from error
-    if problems:
-        details = [
-            {"field": _place(problem) or what, "message": problem.message[:MAX_MESSAGE]}
-            for problem in problems[:MAX_DETAILS]
-        ]
-        raise errors.InvalidInput(
-            f"the {what} does not fit its schema: {details[0]['field']}: {details[0]['message']}", details=details
-        )
+        raise SchemaUnusable(str(error)) from error
+    return [
+        {"field": _place(problem) or what, "message": problem.message[:MAX_MESSAGE]}
+        for problem in problems[:MAX_DETAILS]
+    ]
 
 
 class _TooManyReferences(Exception):

@@ -26,6 +26,7 @@ from flow_platform.engine.agent_request import (
 )
 from flow_platform.engine.json_schema import check_schema
 from flow_platform.engine.publish_request import check_timeout
+from flow_platform.engine.schema_references import check_references
 from flow_platform.engine.tool_references import resolve_tools
 from flow_platform.engine.validation import parse_model
 from flow_platform.store.base import Store, Transaction
@@ -155,9 +156,12 @@ class _Resolution:
             absent = "output_type" if request.output_type is None else "code"
             raise _invalid(absent, f"{absent}: code and output_type go together: the file, and the type of the output")
         if reference is not None:
-            return self._part(PartKind.SCHEMA, "output_ref", reference, SchemaContent).json_schema
+            schema = self._part(PartKind.SCHEMA, "output_ref", reference, SchemaContent).json_schema
+            _check_answer("output_ref", schema)
+            return schema
         if request.output is not None:
             check_schema("output", request.output)
+            _check_answer("output", request.output)
         return request.output
 
     def _state(self) -> StateContent:
@@ -179,6 +183,10 @@ class _Resolution:
     def _only_one(self, name: str, other: str) -> None:
         if getattr(self._request, name) is not None and getattr(self._request, other) is not None:
             raise _invalid(other, f"{other}: expected {name} or {other}, not both")
+
+
+def _check_answer(field: str, schema: dict[str, Any]) -> None:
+    check_references(field, schema, to_definitions_only=schema.get("type") != "object")
 
 
 def _input_schema(document: AgentDocument) -> dict[str, Any]:

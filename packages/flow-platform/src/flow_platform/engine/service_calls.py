@@ -164,8 +164,10 @@ class ServiceCalls:
             if document.status.is_terminal:
                 return document
 
-    async def job(self, caller: Caller, org_id: str, id_or_slug: str, job_id: str) -> tuple[Opened, StatusDocument]:
-        """Where an asynchronous call is.
+    async def job(
+        self, caller: Caller, org_id: str, id_or_slug: str, job_id: str
+    ) -> tuple[Opened, Endpoint, StatusDocument]:
+        """What was called asynchronously, and where that is.
 
         Raises:
             NotFound: It is none of this service, or of an endpoint that the caller may not call.
@@ -193,7 +195,7 @@ class ServiceCalls:
         if endpoint is None:
             raise missing
         check_may_call(caller, service, endpoint)
-        return called, await self._executions.get(principal, org_id, service.workspace_id, job_id)
+        return called, endpoint, await self._executions.get(principal, org_id, service.workspace_id, job_id)
 
 
 def endpoints_at(version: PublishedService, path: str) -> dict[str, tuple[Endpoint, dict[str, str]]]:

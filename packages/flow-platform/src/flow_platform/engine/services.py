@@ -35,6 +35,7 @@ from flow_platform.domain.service import (
 from flow_platform.domain.service_path import check_path
 from flow_platform.engine.json_schema import check_schema
 from flow_platform.engine.releases import check_workspace, find_ring, require_not_execution
+from flow_platform.engine.schema_references import check_references
 from flow_platform.engine.service_tools import ServiceTool, service_tools
 from flow_platform.engine.skills import bundle_of
 from flow_platform.engine.validation import invalid
@@ -348,6 +349,7 @@ def _check_schema(field: str, schema: dict[str, Any]) -> None:
             details=[{"field": field, "message": f"{size} bytes, at most {MAX_SCHEMA_BYTES}"}],
         )
     check_schema(field, schema)
+    check_references(field, schema)
 
 
 def _check_apart(endpoint: Endpoint, others: list[Endpoint]) -> None:

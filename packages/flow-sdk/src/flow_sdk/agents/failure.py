@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from pydantic_ai.exceptions import AgentRunError, ModelAPIError, ModelHTTPError, UnexpectedModelBehavior
+from pydantic_ai.exceptions import AgentRunError, ModelAPIError, ModelHTTPError, UnexpectedModelBehavior, UserError
 
 from flow_sdk.agents.output import Answer
 from flow_sdk.errors import PlatformClientError
@@ -24,6 +24,8 @@ def refusal_for(error: Exception, answer: Answer) -> Refused | None:
             reason = answer.problem or str(error)
             return Refused("output_mismatch", f"the model gave no answer that fits the output's schema: {reason}")
         return refused("model_misbehaved", f"the model's answer cannot be used: {error}")
+    if isinstance(error, UserError) and answer.is_structured:
+        return refused("invalid_output_schema", f"the output's schema cannot be used: {error}", retryable=False)
     if isinstance(error, AgentRunError):
         return refused("model_misbehaved", str(error))
     if isinstance(error, PlatformClientError):

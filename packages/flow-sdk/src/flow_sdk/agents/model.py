@@ -7,6 +7,7 @@ answer to another question.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ from pydantic_ai.settings import ModelSettings
 
 from flow_sdk import activity, calling
 from flow_sdk.agents.limits import Spent
+from flow_sdk.agents.output import ANSWER_TOOL
 from flow_sdk.agents.stream import Stream
 from flow_sdk.http import TOKEN_HEADER
 from flow_sdk.wire.agent import AgentDocument
@@ -42,9 +44,14 @@ _CHAT: Final = "/chat/completions"
 
 
 class GatewayModel(WrapperModel):
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        answer_schema: Of a structured answer, in the place of the one that pydantic-ai would show; see `output.Answer`.
+    """
 
     def __init__(self, document: AgentDocument, spent: Spent, stream: Stream) -> None:
+        self.answer_schema: dict[str, Any] | None = None
         base_url = os.environ["PLATFORM_API_URL"] + "/api/v1/gateway"
         self._flow_client = httpx2.AsyncClient(
             timeout=CALL_SECONDS,
@@ -73,8 +80,9 @@ class GatewayModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         self._flow_stream.begin_turn(self._flow_spent.begin_turn())
+        parameters = self._with_schema(model_request_parameters)
         with activity.CURRENT.busy():
-            response = await super().request(messages, self._with_body(model_settings), model_request_parameters)
+            response = await super().request(messages, self._with_body(model_settings), parameters)
         self._flow_count(response)
         return response
 
@@ -87,9 +95,9 @@ class GatewayModel(WrapperModel):
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
         self._flow_stream.begin_turn(self._flow_spent.begin_turn())
-        settings = self._with_body(model_settings)
+        settings, parameters = self._with_body(model_settings), self._with_schema(model_request_parameters)
         with activity.CURRENT.busy():
-            async with super().request_stream(messages, settings, model_request_parameters, run_context) as streamed:
+            async with super().request_stream(messages, settings, parameters, run_context) as streamed:
                 yield streamed
                 self._flow_count(streamed.get())
 
@@ -98,6 +106,15 @@ class GatewayModel(WrapperModel):
 
     def _with_body(self, given: ModelSettings | None) -> ModelSettings:
         return cast("ModelSettings", {**(given or {}), "extra_body": self._flow_body})
+
+    def _with_schema(self, given: ModelRequestParameters) -> ModelRequestParameters:
+        if self.answer_schema is None:
+            return given
+        shown = [
+            dataclasses.replace(tool, parameters_json_schema=self.answer_schema) if tool.name == ANSWER_TOOL else tool
+            for tool in given.output_tools
+        ]
+        return dataclasses.replace(given, output_tools=shown)
 
     def _flow_count(self, response: ModelResponse) -> None:
         usage = response.usage

@@ -8,7 +8,6 @@ from pydantic_ai import ModelRetry, StructuredDict, ToolOutput
 from pydantic_ai.exceptions import UserError
 
 from flow_sdk.agents.json_schema import ANSWER, is_object, problem_with, wrapped
-from flow_sdk.harness.failure import Refused
 
 ANSWER_TOOL: Final = "final_result"
 """How the model gives a structured answer. No other tool has this name."""
@@ -19,30 +18,29 @@ class Answer:
 
     Attributes:
         problem: What was wrong with the last answer that did not fit.
+        shown_schema: What the model is shown in the place of what pydantic-ai makes of `type`; None: just that.
     """
 
     def __init__(self, schema: dict[str, Any] | None) -> None:
         self._schema = schema
         self._is_wrapped = schema is not None and not is_object(schema)
         self.problem: str | None = None
+        self.shown_schema: dict[str, Any] | None = None
 
     @property
     def is_structured(self) -> bool:
         return self._schema is not None
 
     def type(self) -> Any:
-        """As pydantic-ai takes it.
-
-        Raises:
-            Refused: `invalid_output_schema`.
-        """
+        """As pydantic-ai takes it."""
         if self._schema is None:
             return str
         schema = wrapped(self._schema, ANSWER) if self._is_wrapped else self._schema
         try:
             made = StructuredDict(schema, name=ANSWER_TOOL)
-        except UserError as error:
-            raise Refused("invalid_output_schema", f"the output's schema cannot be used: {error}") from error
+        except UserError:  # It replaces references by what they refer to, which has no end in a schema that recurs.
+            self.shown_schema = schema
+            made = StructuredDict({"type": "object"}, name=ANSWER_TOOL)
         return ToolOutput(made, name=ANSWER_TOOL, description="Give the answer, and end.")
 
     def check(self, given: Any) -> Any:

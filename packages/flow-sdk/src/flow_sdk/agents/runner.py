@@ -68,9 +68,11 @@ class _Run:
         instructions = render(document.prompt, question.fields, self._state)
         earlier = history.load(given.get("messages") or [], document.limits.history_messages)
         model = GatewayModel(document, self._spent, self._stream)
+        output_type = self._answer.type()
+        model.answer_schema = self._answer.shown_schema
         agent: Agent[None, Any] = Agent(
             model,
-            output_type=self._answer.type(),
+            output_type=output_type,
             instructions=instructions or None,
             tools=[*Tools(document.tools, self._spent, self._stream).made(), *self._own_tools()],
             retries={"tools": _UNKNOWN_TOOL_RETRIES, "output": document.limits.output_retries},
