@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "audit": ("audit", "Who changed what: list, export and verify the audit log."),
     "schedule": ("schedule", "Start components by the clock."),
     "service": ("service", "Publish endpoints of components, and call them."),
+    "mcp": ("mcp", "Register MCP servers, whose tools agents call."),
     "secret": ("secret", "Set, list and delete secrets."),
     "policy": ("policy", "Limits, rates, priorities and retries of components in rings."),
     "doctor": ("doctor", "Check this machine, and say how to mend what is missing."),

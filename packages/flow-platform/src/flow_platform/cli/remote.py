@@ -81,8 +81,8 @@ class Remote:
         """POST below the workspace, or to an absolute path. Returns status and answer."""
         return self._send(self._client.build_request("POST", self._url(path), json=body, timeout=timeout_seconds))
 
-    def put(self, path: str, body: Any) -> Any:
-        return self._send(self._client.build_request("PUT", self._url(path), json=body))[1]
+    def put(self, path: str, body: Any, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
+        return self._send(self._client.build_request("PUT", self._url(path), json=body, timeout=timeout_seconds))[1]
 
     def delete(self, path: str, **params: Any) -> None:
         given = {key: str(value) for key, value in params.items() if value is not None}

@@ -12,13 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from flow_platform.domain.destination import parse_destination, shown_host
 from flow_platform.domain.mcp_server import check_name
 from flow_platform.domain.variable_names import check_variable
-from flow_platform.engine.publish_request import (
-    MAX_HOSTS,
-    MAX_SECRETS,
-    Closed,
-    Requirements,
-    Text,
-)
+from flow_platform.engine.closed import Closed
+from flow_platform.engine.publish_request import MAX_HOSTS, Requirements, Text
+from flow_platform.engine.publish_secrets import MAX_SECRETS
 from flow_sdk.mcp.calls import SECRET
 from flow_sdk.wire.mcp import McpSettings, McpTransport
 
