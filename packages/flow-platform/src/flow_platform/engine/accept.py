@@ -140,6 +140,7 @@ class NodeStarter:
             input_data=input_data,
             lifecycle_event=graph.lifecycle_event,
             timeout_seconds=node.timeout_seconds,
+            is_timeout_instead=True,
             retry=node.retry,
             retry_of_id=repeats,
         )
@@ -261,11 +262,7 @@ def _execution(
     entropy: Entropy,
     policy: Policy = _NO_POLICY,
 ) -> Execution:
-    timeout = (
-        submission.timeout_seconds
-        or version.definition.timeout_seconds
-        or DEFAULT_TIMEOUT_SECONDS.get(component.kind, FALLBACK_TIMEOUT_SECONDS)
-    )
+    timeout = _timeout(submission, version)
     start_at = submission.start_at if submission.start_at and submission.start_at > now else None
     return Execution(
         id=execution_id,
@@ -300,3 +297,11 @@ def _execution(
         limit_keys=limit_keys_of(submission, component.id, ring.id),
         submitted_by=None if parent else submission.submitted_by,
     )
+
+
+def _timeout(submission: Submission, version: Version) -> float:
+    """The shorter one of what the caller asks for and what the component declares: clients always send a default."""
+    asked, own = submission.timeout_seconds, version.definition.timeout_seconds
+    if asked is None:
+        return own or DEFAULT_TIMEOUT_SECONDS.get(version.definition.kind, FALLBACK_TIMEOUT_SECONDS)
+    return asked if own is None or submission.is_timeout_instead else min(asked, own)

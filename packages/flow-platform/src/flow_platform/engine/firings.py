@@ -182,6 +182,7 @@ def accept_run(tx: Transaction, schedule: StoredSchedule, *, now: datetime, entr
         config=schedule.config,
         ring_id=ring.id,
         timeout_seconds=schedule.timeout_seconds,
+        is_timeout_instead=True,
     )
     admit(tx, org_id, workspace_id, now)
     return accept(tx, submission, component, ring, None, now=now, entropy=entropy)

@@ -118,6 +118,7 @@ def _submission(tx: Transaction, old: Execution, component: Component, changed: 
         config=payload.config,
         lifecycle_event=old.lifecycle_event,
         timeout_seconds=old.timeout_seconds,
+        is_timeout_instead=True,
         auto_deploy=False,
         session_id=payload.session_id,
         messages=payload.messages,

@@ -147,6 +147,7 @@ class ServiceCalls:
             lifecycle_event=call.lifecycle_event,
             ring_id=service.ring_id,
             timeout_seconds=endpoint.timeout_seconds,
+            is_timeout_instead=True,
             parent_billing_transaction_id=call.parent_billing_transaction_id,
         )
         principal = acting(call.caller, service)

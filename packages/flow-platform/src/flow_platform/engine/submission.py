@@ -19,6 +19,9 @@ class Submission:
         component: Id or slug.
         ring_id: None: the caller's (execution token, or `caller_deployment_id`), else the ring of lowest order.
         timeout_seconds: None: the component's own, else the kind's default. Counted from `start_at`, if that is given.
+            One that is longer than the component's own does not count.
+        is_timeout_instead: It counts instead of the component's own, whichever is longer; only the engine says so, for
+            those who configure how a component is called: a node of a graph, a schedule, an endpoint of a service.
         start_at: Not started before; None: at once.
         concurrency_key: What the limit per key of the component's policy is counted by, e.g. a customer's id.
         priority: Higher first, within the workspace.
@@ -37,6 +40,7 @@ class Submission:
     ring_id: str | None = None
     caller_deployment_id: str | None = None
     timeout_seconds: float | None = None
+    is_timeout_instead: bool = False
     auto_deploy: bool = True
     scope: str = "workspace"
     session_id: str | None = None
