@@ -184,6 +184,7 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
 
     from flow_platform.api.app import create_app
     from flow_platform.api.http_protocol import BoundedHttpProtocol
+    from flow_platform.domain.client_address import parse_proxies
     from flow_platform.gateway.configuration import read_platform_models
     from flow_platform.gateway.keys import SecretKeys
     from flow_platform.gateway.model_gateway import ModelGateway
@@ -202,13 +203,18 @@ async def _serve(settings: Settings, listener: socket.socket | None, report: Rep
     models = ModelGateway(engine.store, engine.clock, provider_keys, platform_models, rates=engine.rates)
     try:
         config = uvicorn.Config(
-            create_app(engine, max_body_bytes=settings.max_body_bytes, models=models),
+            create_app(
+                engine,
+                max_body_bytes=settings.max_body_bytes,
+                models=models,
+                proxies=parse_proxies(settings.trusted_proxies),
+            ),
             host=settings.host,
             port=settings.port,
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # Nothing here asks for the client's address.
+            proxy_headers=False,  # Only the audit log asks for the client's address, and reads them itself.
             interface="asgi3",
             http=BoundedHttpProtocol,
             lifespan="off",

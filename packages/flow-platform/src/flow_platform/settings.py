@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flow_platform.default_credentials import known_key, known_password
-from flow_platform.domain import operator_rules
+from flow_platform.domain import client_address, operator_rules
 from flow_platform.domain.errors import SettingsError
 
 PREFIX: Final = "FLOW_"
@@ -203,6 +203,10 @@ class Settings:
     )
     build_hosts: str = _setting(
         "", _words_for(operator_rules.parse_hosts), "Hosts that builds reach besides the package index."
+    )
+
+    trusted_proxies: str = _setting(
+        "", _words_for(client_address.parse_proxies), "Proxies in front whose `X-Forwarded-For` is believed."
     )
 
     @property

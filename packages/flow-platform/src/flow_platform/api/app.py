@@ -36,6 +36,7 @@ from flow_platform.api.service_calls import ServiceCallRoutes
 from flow_platform.api.services import ServiceRoutes
 from flow_platform.api.sessions import SessionRoutes
 from flow_platform.api.variables import VariableRoutes
+from flow_platform.domain.client_address import TrustedProxies
 from flow_platform.gateway.keys import SecretKeys
 from flow_platform.gateway.model_gateway import ModelGateway
 from flow_platform.metrics import Metrics
@@ -52,6 +53,7 @@ def create_app(
     metrics: Metrics | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     models: ModelGateway | None = None,
+    proxies: TrustedProxies | None = None,
 ) -> ASGIApp:
     """The application over one engine, which must have been started before the first request.
 
@@ -60,6 +62,7 @@ def create_app(
         metrics: Of the process; its own when None.
         max_body_bytes: Of one request.
         models: Calls models; one with the built-in providers and the workspaces' own keys when None.
+        proxies: In front of it, whose word on the client's address is taken; none when None.
     """
     metrics = metrics or Metrics()
     models = models or ModelGateway(engine.store, engine.clock, SecretKeys(engine.secrets, {}), rates=engine.rates)
@@ -93,4 +96,4 @@ def create_app(
         *FrontPage().routes(),
     ]
     router = Router([*routes, *DocumentRoutes(routes).routes()])
-    return Onion(router, engine, metrics, max_body_bytes)
+    return Onion(router, engine, metrics, max_body_bytes, proxies or TrustedProxies())

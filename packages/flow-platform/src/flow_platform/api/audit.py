@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -115,4 +115,4 @@ def _line(entry: AuditEntry) -> bytes:
 def _kind(value: str | None) -> Literal["change", "refusal"] | None:
     if value not in (None, "change", "refusal"):
         raise invalid("kind", value, "'change' or 'refusal'")
-    return cast("Literal['change', 'refusal'] | None", value)
+    return value

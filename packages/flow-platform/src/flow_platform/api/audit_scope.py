@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from starlette.types import Scope
 
-from flow_platform.api.access import OF_SERVICES, ORGANIZATION
+from flow_platform.api.access import OF_SERVICES
+from flow_platform.api.audit_looks import LOOKERS, Target
 from flow_platform.api.context import RequestContext
 from flow_platform.api.routing import WORKSPACE, Route
 from flow_platform.domain import errors
+from flow_platform.domain.client_address import TrustedProxies
 from flow_platform.domain.credential import Credential
 from flow_platform.domain.principal import Role
-from flow_platform.engine.audit import Refusal
 from flow_platform.engine.audited import Change, Origin
-from flow_platform.store.base import Transaction
+from flow_platform.engine.refusals import Refusal
 from flow_sdk.wire.status import Kind
 
 if TYPE_CHECKING:
@@ -44,64 +44,19 @@ RECORDED_ELSEWHERE: Final = frozenset(
     }
 )
 
-Target = Mapping[str, str]
-
-
-def _org(target: Target) -> tuple[str, str]:
-    return target["org_id"], target["workspace_id"]
-
-
-_LOOKS: Final[dict[str, Callable[[Transaction, Target], Any]]] = {
-    f"PATCH {WORKSPACE}/rings/{{ring_id}}": lambda tx, at: tx.catalog.find_ring(*_org(at), at["ring_id"]),
-    f"PUT {WORKSPACE}/variables": lambda tx, at: {"env": tx.tenancy.variables(*_org(at))},
-    f"PUT {ORGANIZATION}/variables": lambda tx, at: {"env": tx.tenancy.variables(at["org_id"])},
-    **{
-        f"{method} {WORKSPACE}/schedules/{{schedule_id}}": lambda tx, at: tx.schedules.find(
-            *_org(at), at["schedule_id"]
-        )
-        for method in ("PATCH", "DELETE")
-    },
-    **{
-        f"{method} {WORKSPACE}/secrets/{{name}}": lambda tx, at: [
-            info for info in tx.secrets.of_workspace(*_org(at)) if info.name == at["name"]
-        ]
-        for method in ("PUT", "DELETE")
-    },
-    **{
-        f"{method} {WORKSPACE}/roles/{{name}}": lambda tx, at: tx.credentials.find_role(*_org(at), at["name"])
-        for method in ("PUT", "DELETE")
-    },
-    f"DELETE {WORKSPACE}/api-keys/{{key_id}}": lambda tx, at: next(
-        (key for key in tx.api_keys.of_workspace(*_org(at)) if key.id == at["key_id"]), None
-    ),
-    **{
-        f"POST {WORKSPACE}/deployments/{{deployment_id}}/{verb}": lambda tx, at: tx.catalog.find_deployment(
-            *_org(at), at["deployment_id"]
-        )
-        for verb in ("approve", "share", "rollback")
-    },
-    **{
-        f"{method} {WORKSPACE}/services/{{service_id}}": lambda tx, at: tx.services.find(
-            at["org_id"], at["service_id"], inside=at["workspace_id"]
-        )
-        for method in ("PATCH", "DELETE")
-    },
-    f"POST {WORKSPACE}/executions/{{execution_id}}/cancel": lambda tx, at: tx.executions.find_in_workspace(
-        *_org(at), at["execution_id"]
-    ),
-}
-"""What a request is about, as it is before. What has none shows what was asked and what came of it."""
-
-
 _ONLY: Final = {f"POST {WORKSPACE}/executions/{{execution_id}}/events/{{name}}": frozenset({"approved", "comment"})}
 
 
-def origin_of(scope: Scope, context: RequestContext, user_agent: str | None) -> Origin:
+def origin_of(scope: Scope, context: RequestContext, user_agent: str | None, proxies: TrustedProxies) -> Origin:
     client = scope.get("client")
+    address = str(client[0]) if client else ""
+    if proxies.networks:
+        forwarded = (value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
+        address = proxies.client_of(address, forwarded)
     agent = (user_agent or "")[:MAX_AGENT]
     if not agent.isprintable():
         agent = "".join(character for character in agent if character.isprintable())
-    return Origin(context.request_id, str(client[0]) if client else "", agent)
+    return Origin(context.request_id, address, agent)
 
 
 def change_of(engine: Engine, route: Route, target: Target, context: RequestContext, origin: Origin) -> Change | None:
@@ -112,7 +67,7 @@ def change_of(engine: Engine, route: Route, target: Target, context: RequestCont
     principal = context.credential.principal
     if principal.role is Role.EXECUTION or action in RECORDED_ELSEWHERE or route.path.startswith(OF_SERVICES):
         return None
-    look = _LOOKS.get(action)
+    look = LOOKERS.get(action)
     return Change(
         origin=origin,
         who=_who(context.credential),
@@ -122,7 +77,7 @@ def change_of(engine: Engine, route: Route, target: Target, context: RequestCont
         target={name: value for name, value in target.items() if name not in ("org_id", "workspace_id")},
         request=lambda: _seen(context, _ONLY.get(action)),
         now=engine.clock.now,
-        look=(lambda tx: look(tx, target)) if look else None,
+        look=(lambda tx: look(tx, target, engine.clock.now())) if look else None,
     )
 
 
@@ -141,13 +96,14 @@ def note_refusal(
         org_id=principal.org_id if principal else engine.workspace.org_id,
         subject=principal.subject if principal else NOBODY,
         role=principal.role_name if principal else "",
+        credential=_shown_credential(context.credential) if context.credential else "",
         address=origin.address,
         action=_short(action),
         workspace_id=principal.workspace_id if principal else None,
         status=error.http_status,
         code=error.error_code,
     )
-    engine.audit.refused(refusal, origin, {name: value[:80] for name, value in target.items()})
+    engine.audit.refusals.note(refusal, origin, {name: value[:80] for name, value in target.items()})
 
 
 async def finish(engine: Engine, change: Change, body: bytes) -> None:
@@ -165,12 +121,16 @@ async def finish(engine: Engine, change: Change, body: bytes) -> None:
 
 def _who(credential: Credential) -> dict[str, Any]:
     principal = credential.principal
-    kind = "api_key" if credential.api_key_id else "token"
     return {
         "subject": principal.subject,
         "role": principal.role_name,
-        "credential": f"{kind}:{credential.api_key_id or credential.token_id}",
+        "credential": _shown_credential(credential),
     }
+
+
+def _shown_credential(credential: Credential) -> str:
+    """Its kind and id, by which it is found and revoked."""
+    return f"api_key:{credential.api_key_id}" if credential.api_key_id else f"token:{credential.token_id}"
 
 
 def _seen(context: RequestContext, names: frozenset[str] | None) -> Any:
@@ -188,4 +148,4 @@ def _seen(context: RequestContext, names: frozenset[str] | None) -> Any:
 
 
 def _short(action: str) -> str:
-    return action.replace(WORKSPACE, "W")
+    return action.replace(WORKSPACE, "W").replace(":path}", "}")

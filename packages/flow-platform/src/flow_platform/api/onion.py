@@ -22,6 +22,7 @@ from flow_platform.api.errors import answer_of, internal_error, method_not_allow
 from flow_platform.api.open_requests import OpenRequest, as_refusal
 from flow_platform.api.routing import Route, Router
 from flow_platform.domain import errors
+from flow_platform.domain.client_address import TrustedProxies
 from flow_platform.engine.audited import CHANGE, ORIGIN, Origin
 from flow_platform.metrics import Metrics
 from flow_platform.telemetry import REQUEST_ID
@@ -54,10 +55,14 @@ class Onion:
         engine: Verifies credentials.
         metrics: Counts requests.
         max_body_bytes: Of one request.
+        proxies: Whose word on the client's address is taken.
     """
 
-    def __init__(self, router: Router, engine: Engine, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(
+        self, router: Router, engine: Engine, metrics: Metrics, max_body_bytes: int, proxies: TrustedProxies
+    ) -> None:
         self._router = router
+        self._proxies = proxies
         self._engine = engine
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
@@ -100,7 +105,7 @@ class Onion:
         opened: OpenRequest,
     ) -> Response:
         """The endpoint's answer, or that to the error which it raised."""
-        origin = origin_of(scope, context, headers.get(b"user-agent"))
+        origin = origin_of(scope, context, headers.get(b"user-agent"), self._proxies)
         try:
             await self._admit(scope, headers, context)
             found = self._router.find(scope["method"], scope["path"])
@@ -145,7 +150,8 @@ class Onion:
     def _note(self, error: errors.FlowError, scope: Scope, context: RequestContext, origin: Origin) -> None:
         if not is_refusal(error):
             return
-        path, target = context.route, scope.get("path_params") or {}
+        path = context.route
+        target: dict[str, str] = scope.get("path_params") or {}
         if not target and (found := self._router.find(scope["method"], scope["path"])) is not None:
             path, target = found[0].path, found[1]  # Refused before anybody looked where to.
         note_refusal(self._engine, error, f"{scope['method'][:10]} {path}", target, context, origin)

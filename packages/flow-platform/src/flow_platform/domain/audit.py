@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -19,7 +20,7 @@ from flow_platform.domain import errors
 GENESIS: Final = "0" * 64
 """What stands for the hash before the first entry."""
 
-MAX_TEXT: Final = 200  # Of a value that an entry shows; longer ones are shown by length and digest.
+MAX_TEXT: Final = 200  # Of a value that an entry shows; of longer ones only the length.
 MAX_ITEMS: Final = 50  # Of a list or object.
 MAX_DEPTH: Final = 6
 MAX_ENTRY_BYTES: Final = 16_384
@@ -28,10 +29,19 @@ HIDDEN: Final = "(hidden)"
 _SECRET_WORDS: Final = (
     *("secret", "password", "passwd", "token", "value", "credential", "private", "cipher", "sealed", "nonce"),
     *("key", "env", "header", "input", "payload", "config", "example", "script", "code", "source"),
+    *("authorization", "cookie"),
 )
 """A field with such a word in its name is hidden: it is a secret, or somebody's data, which may hold one."""
 
 _PLAIN: Final = frozenset({"key_id", "api_key_id", "token_id", "kid", "error_code", "concurrency_per_key"})
+_INSIDE: Final = re.compile(
+    r"(?<=://)[^/?#\s@]+(?=@)"  # User and password of a URL.
+    r"|(?<=[Bb]earer )\S+|(?<=[Bb]asic )\S+"
+    r"|\beyJ[\w-]{10,}\.[\w-]+(?:\.[\w-]*)?"  # A JSON Web Token.
+    r"|\b(?:fl|fls|sk|ghp|xox[abp])[_-][\w-]{16,}"  # Keys whose issuers give them a name to be found by.
+)
+"""What is hidden within text, whatever the field is called."""
+
 _NAMES_ONLY: Final = frozenset({"env"})
 """Of these the names are shown, and that a value is there."""
 
@@ -102,15 +112,17 @@ def verify(entries: Iterable[AuditEntry], *, after: tuple[int, str] = (0, GENESI
 
 def shown(value: Any, name: str = "", depth: int = 0) -> Any:
     """What an entry shows of a JSON value: nothing that may be secret, and nothing long."""
-    if value is None or isinstance(value, bool | int | float):
-        return HIDDEN if value is not None and _is_hidden(name) and not isinstance(value, bool) else value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return HIDDEN if _is_hidden(name) and "tokens" not in name else value  # Of models: how many, not which.
     if name in _NAMES_ONLY and isinstance(value, dict):
         return dict.fromkeys(sorted(map(str, cast("dict[Any, Any]", value)))[:MAX_ITEMS], HIDDEN)
     if _is_hidden(name):
         return HIDDEN
     match value:
         case str():
-            return value if len(value) <= MAX_TEXT else {"length": len(value), "sha256": hash_of(value)}
+            return _INSIDE.sub(HIDDEN, value) if len(value) <= MAX_TEXT else {"length": len(value)}
         case dict() if depth < MAX_DEPTH:
             items = list(cast("dict[Any, Any]", value).items())[:MAX_ITEMS]
             return {str(each): shown(inner, str(each), depth + 1) for each, inner in items}

@@ -1,50 +1,20 @@
-"""The audit log: refusals gathered and entered, entries read, exported and checked."""
+"""The audit log: what is not entered with a change itself; entries read and exported."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.audit import AuditEntry
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.principal import Action, Principal, Role
-from flow_platform.engine.audited import Change, Origin, seen
+from flow_platform.engine.audited import Change, seen
+from flow_platform.engine.refusals import Refusals
 from flow_platform.store.audit_table import AuditFilter
 from flow_platform.store.base import Store, Transaction
 
-logger = logging.getLogger(__name__)
-
-FLUSH_SECONDS: Final = 2.0
-MAX_GATHERED: Final = 50  # Different refusals between two flushes; what is more is counted together.
 EXPORT_PAGE: Final = 500
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What makes refusals the same: they are one entry, with how many there were."""
-
-    org_id: str
-    subject: str
-    role: str
-    address: str
-    action: str
-    workspace_id: str | None
-    status: int
-    code: str
-
-
-@dataclass
-class _Gathered:
-    count: int
-    first_at: datetime
-    last_at: datetime
-    origin: Origin
-    target: Mapping[str, str]
 
 
 class Audit:
@@ -52,45 +22,7 @@ class Audit:
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
-        self._clock = clock
-        self._gathered: dict[Refusal, _Gathered] = {}
-
-    def refused(self, refusal: Refusal, origin: Origin, target: Mapping[str, str]) -> None:
-        """Notes a refusal; it is entered with others a moment later. Costs nothing but memory, and little of that."""
-        now = self._clock.now()
-        if refusal not in self._gathered and len(self._gathered) >= MAX_GATHERED:
-            refusal = Refusal(refusal.org_id, "(others)", "", "", "(several)", None, refusal.status, "(several)")
-        found = self._gathered.get(refusal)
-        if found is None:
-            self._gathered[refusal] = _Gathered(1, now, now, origin, target)
-        else:
-            found.count += 1
-            found.last_at = now
-
-    async def run(self) -> None:
-        """Enters what was gathered, until it is cancelled."""
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            try:
-                await self.flush()
-            except errors.StoreUnavailable as error:
-                logger.warning("refusals were not entered yet: %s", error)
-
-    async def flush(self) -> None:
-        """Enters all that was gathered until now."""
-        if not self._gathered:
-            return
-        gathered, self._gathered = self._gathered, {}
-
-        def operation(tx: Transaction) -> None:
-            for refusal, found in gathered.items():
-                tx.audit.append(refusal.org_id, _entry(refusal, found), found.last_at)
-
-        try:
-            await self._store.write(operation)
-        except errors.StoreUnavailable:
-            self._gathered = {**gathered, **self._gathered}
-            raise
+        self.refusals = Refusals(store, clock)
 
     async def enter(self, change: Change, after: Any) -> None:
         """Enters a change that is nothing in the database, as a token that was made, or that left all as it was."""
@@ -138,26 +70,6 @@ class Audit:
             for entry in page:
                 yield entry
             position = page[-1].sequence
-
-
-def _entry(refusal: Refusal, found: _Gathered) -> dict[str, Any]:
-    return {
-        "kind": "refusal",
-        "action": refusal.action,
-        "subject": refusal.subject,
-        "who": {"subject": refusal.subject, "role": refusal.role},
-        "from": {
-            "address": refusal.address,
-            "request_id": found.origin.request_id,
-            "user_agent": found.origin.user_agent,
-        },
-        "workspace_id": refusal.workspace_id,
-        "target": dict(found.target),
-        "status": refusal.status,
-        "code": refusal.code,
-        "count": found.count,
-        "first_at": found.first_at.isoformat(),
-    }
 
 
 def _require(principal: Principal, org_id: str, workspace_id: str | None) -> None:

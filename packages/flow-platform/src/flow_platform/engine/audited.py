@@ -28,12 +28,12 @@ T = TypeVar("T")
 Look = Callable[[Transaction], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # Not frozen: one is made for each request, and that would cost three times as much.
 class Origin:
     """Where a request comes from.
 
     Attributes:
-        address: Of the client, as the server sees it.
+        address: Of the client, as the server sees it, or proxies that are trusted say.
     """
 
     request_id: str
@@ -85,6 +85,8 @@ class Change:
         }
 
     def entry(self, before: Any, after: Any) -> dict[str, Any]:
+        if isinstance(before, list) and isinstance(after, list):
+            before, after = differing(cast("list[Any]", before), cast("list[Any]", after))
         return self.content(before=shown(before), after=shown(after), changed=changed_fields(before, after))
 
 
@@ -142,7 +144,17 @@ class AuditedStore(Store):
 
 def seen(change: Change, tx: Transaction) -> Any:
     """What the request is about, as it is in this transaction."""
-    return _plain(change.look(tx)) if change.look else None
+    found = change.look(tx) if change.look else None
+    return [_plain(each) for each in cast("list[Any]", found)] if isinstance(found, list) else _plain(found)
+
+
+def differing(before: list[Any], after: list[Any]) -> tuple[Any, Any]:
+    """What one list has and the other has not; a single thing as itself, and None for nothing."""
+    gone = [each for each in before if each not in after]
+    come = [each for each in after if each not in before]
+    if len(gone) > 1 or len(come) > 1:
+        return gone, come
+    return next(iter(gone), None), next(iter(come), None)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -228,7 +228,7 @@ class Engine:
         self._spawn("rollouts", RolloutWatch(self.store, self.clock, self._wakeups, self.rollouts).run())
         self._spawn("policies", self.policies.run())
         self._spawn("credentials", self.credentials.run())
-        self._spawn("audit", self.audit.run())
+        self._spawn("refusals", self.audit.refusals.run())
         self._spawn("sweeper", self.sweeper.run(self.leasing.lease, lambda: self._link.is_up))
         self._spawn("scheduler", self.scheduler.run())
 
@@ -238,7 +238,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(errors.StoreUnavailable):
-            await self.audit.flush()
+            await self.audit.refusals.flush()
         await self._link.close()
         await self.api_keys.close()
         await self.service_tokens.close()
