@@ -9,10 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from flow_platform.hostile import own_kernel
+from flow_platform.hostile.answer import Answer
 from flow_platform.hostile.canaries import Canaries
 from flow_platform.hostile.source import source_of
 from flow_platform.sandbox.base import Container, ContainerSpec, Ended, ProtocolError, Sandbox
 from flow_sdk.wire.harness import Frame
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import Limits
 
 SPEC: Final = ContainerSpec(tenant="hostile")
@@ -59,6 +62,10 @@ class Box:
     sandbox: Sandbox
     canaries: Canaries
     weak: frozenset[str] = frozenset()
+
+    def judge(self, found: list[Answer]) -> list[Answer]:
+        """What an answer means in this sandbox."""
+        return own_kernel.judge(found) if self.sandbox.name == Isolation.GVISOR else found
 
     async def try_inside(self, name: str, given: Any = None, **options: Any) -> Run:
         """Runs `inside/{name}.py`."""

@@ -210,7 +210,8 @@ class Relay:
     async def _pipe(self, connection: socket.socket) -> None:
         if self._budget is None:
             self._budget = ByteBudget(self._loop.time())
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connection.family != socket.AF_UNIX:  # Some sandboxes carry the container's connections to such a socket.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         outer = _Side(self._budget, lambda: self._lost(outer))
         inner = _Side(self._budget, lambda: self._lost(inner))
         outer.peer, inner.peer = inner, outer

@@ -6,6 +6,7 @@ nothing is shared with another one, not even the layout of memory.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import resource
@@ -21,6 +22,7 @@ from flow_platform.sandbox.namespaces import seal, seccomp, syscalls
 _LAST_DESCRIPTOR: Final = 1 << 12
 _PACKAGES: Final = "/flow/packages"
 _ENVIRONMENT: Final = "/env"
+_MASKED: Final = ("/proc/sysrq-trigger",)
 _TMP: Final = "/tmp"  # noqa: S108
 _READ_ONLY_PROC: Final = syscalls.READ_ONLY | syscalls.NO_SETUID | syscalls.NO_DEVICES | syscalls.NO_EXEC
 
@@ -53,13 +55,17 @@ def become(config: dict[str, Any], channel: int) -> NoReturn:
 def _seal(config: dict[str, Any]) -> socket.socket:
     syscalls.detach_mount("/proc")
     calls.mount("proc", "/proc", _READ_ONLY_PROC)
+    for path in _MASKED:
+        with contextlib.suppress(FileNotFoundError):  # Not in every release.
+            calls.bind("/dev/null", path)
     _drop_rights()
     os.chdir(_TMP)
     _import(config)
     for name, value in config["rlimits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     syscalls.install_filter(seccomp.inherited_filter(config["refuse"]))
-    syscalls.install_filter(seccomp.sealing_filter())
+    calls.install_ping_filter()
+    syscalls.install_filter(seccomp.sealing_filter())  # Which takes the installing away.
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, seal.HARNESS)
 
 

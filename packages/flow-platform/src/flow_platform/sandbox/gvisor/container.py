@@ -30,9 +30,6 @@ START_SECONDS: Final = 60.0
 """From runsc's start to a sealed component: about one on an idle machine, and as many as share its processors."""
 
 STARTING_BYTES: Final = 512 << 20
-KERNEL_BYTES: Final = 16 << 20
-"""What the container's kernel may need more while the component runs: page tables, descriptors, network buffers."""
-
 KERNEL_THREADS: Final = 192
 THREADS_PER_PROCESS: Final = 4
 """Of the host, for each of the component's: it has none there by itself, but the kernel works for it in some."""
@@ -43,10 +40,14 @@ _DEFAULT_LIMITS: Final = Limits()
 
 
 def host_limits(limits: Limits, empty_bytes: int) -> Limits:
-    """Of the cgroup around the container: the component's, and what the container's kernel takes."""
+    """Of the cgroup around the container: the component's, and what the container takes before it has any code.
+
+    What its kernel needs more for the component (page tables, descriptors, buffers) counts as the component's, as with
+    every other kernel.
+    """
     return limits.model_copy(
         update={
-            "memory_bytes": limits.memory_bytes + empty_bytes + KERNEL_BYTES,
+            "memory_bytes": limits.memory_bytes + empty_bytes,
             "pids": KERNEL_THREADS + THREADS_PER_PROCESS * limits.pids,
         }
     )
@@ -196,15 +197,19 @@ class GvisorContainer(NamespacesContainer):
             self._tell({"signal": int(number)})
 
     def on_exit(self, report: dict[str, Any]) -> None:
-        """How the component ended is the keeper's to say; without its word, the container's kernel died under both."""
+        """How the component ended is the keeper's to say; without its word, the container's kernel died under both.
+
+        So it is when memory ran out: what the host's kernel then killed is a part of the container's, whatever became
+        of that inside.
+        """
         status = self._component_status
-        if status is None:
-            status = signal.SIGKILL
+        if status is None or (self._oom_kills() and not self._killed):
+            status = int(signal.SIGKILL)
             if not self._killed and self._sealed.done():
                 logger.warning(
                     "a container's kernel ended", extra={"status": report["status"], "log": self._log_tail()}
                 )
-        super().on_exit({**report, "status": int(status)})
+        super().on_exit({**report, "status": status})
 
     def _settle(self, exit_code: int | None, signal_number: int | None) -> None:
         super()._settle(exit_code, signal_number)
