@@ -201,6 +201,10 @@ class Settings:
     egress_bytes: int = _setting(
         1 << 30, _whole(0, 1 << 50), "Bytes that an execution may carry over the network, in each direction."
     )
+    docker_host: str = _setting("", _url("unix"), "Socket of a container engine, unix://PATH; empty: Docker's own.")
+    docker_image: str = _setting(
+        "", _text, "Image with the SDK for an engine's containers; empty: the platform's own, made at the first start."
+    )
     build_hosts: str = _setting(
         "", _words_for(operator_rules.parse_hosts), "Hosts that builds reach besides the package index."
     )

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "mcp": ("mcp", "Register MCP servers, whose tools agents call."),
     "secret": ("secret", "Set, list and delete secrets."),
     "policy": ("policy", "Limits, rates, priorities and retries of components in rings."),
+    "image": ("image", "Build the image of containers for a container engine."),
     "doctor": ("doctor", "Check this machine, and say how to mend what is missing."),
     "bench": ("bench", "Run the benchmark on this machine."),
     "api": ("api", "Run the server alone, for several machines."),
