@@ -308,3 +308,47 @@ def test_an_event_is_kept_for_its_wait_and_an_ended_execution_takes_none(platfor
     eventually(lambda: platform.output_of("show", execution_id, "--json")["status"] == "cancelled")
     late = platform.flow("send", execution_id, "paid")
     assert (late.returncode, "it waits for nothing any more" in late.stderr) == (1, True), late.stderr
+
+
+def test_a_budget_is_set_shown_and_taken_away(platform: Platform) -> None:
+    assert "no budget" in platform.flow("budget").stderr
+
+    made = platform.output_of("budget", "set", "--daily", "2.5", "--monthly", "50", "--warn-only", "--json")
+    changed = platform.output_of("budget", "set", "--daily", "none", "--warn", "90", "--json")
+    shown = platform.flow("budget", "list")
+    removed = platform.output_of("budget", "remove", "--json")
+
+    assert (made["daily_micro_credits"], made["monthly_micro_credits"], made["refuses"]) == (
+        2_500_000,
+        50_000_000,
+        False,
+    )
+    assert {name: changed[name] for name in changed if name != "periods"} == {
+        "daily_micro_credits": None,
+        "monthly_micro_credits": 50_000_000,
+        "warn_percent": 90,
+        "refuses": False,
+    }
+    day, month = [line.split() for line in shown.stdout.splitlines()[1:]]
+    assert (day[0], day[3], month[0], month[3], month[4]) == ("day", "none", "month", "50", "ok")
+    assert "warns from 90 % on, refuses nothing" in shown.stderr
+    assert removed["periods"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("set",), "expected something to set"),
+        (("list", "--daily", "1"), "only `set` takes these options"),
+        (("set", "--daily", "-1"), "expected credits such as 2.5"),
+        (("set", "--monthly", "0.0000001"), "expected credits such as 2.5"),
+        (("set", "--monthly", "much"), "expected credits such as 2.5"),
+        (("set", "--warn", "101"), "warn_percent"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(platform: Platform, arguments: tuple[str, ...], message: str) -> None:
+    done = platform.flow("budget", *arguments)
+
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

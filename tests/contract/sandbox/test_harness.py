@@ -12,6 +12,12 @@ from tests.support.component_runs import run_component
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
+@pytest.fixture
+def sandbox(namespaces: Sandbox) -> Sandbox:
+    """One is enough: the harness is the same program in all of them."""
+    return namespaces
+
+
 @pytest.mark.parametrize(
     ("kind", "code", "input_data", "output"),
     [

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "retry": ("retry", "Repeat executions that ended without a result."),
     "dead-letter": ("dead_letter", "List and retry what used up all its attempts."),
     "costs": ("costs", "Show what executions cost."),
+    "budget": ("budget", "What the workspace may spend: show, set, remove."),
     "rings": ("rings", "List rings, and change them."),
     "deployments": ("rings", "List deployments."),
     "promote": ("rings", "Bring components to the next ring."),

@@ -6,12 +6,13 @@ The image is anybody's that holds the SDK. The engine has made the namespaces, t
 is left is done here, before any code of a component is seen:
 
     container -> runner   connects to the socket at `SOCKET`, which only this container has
-    runner -> container   one line of JSON {ports, environment, modules, filter}, with two descriptors: stdout, stderr
+    runner -> container   one line of JSON {ports, environment, modules, filter}, with three descriptors: stdout, stderr
+                          and a socket without a name, which takes the place of the first one: the kernel lists names
     container -> runner   one line {python, machine, sdk}, with its listeners on loopback, by the order of the ports;
                           or {error}
 
-From then on the socket carries the harness's frames. A listener lives in the network namespace that it was made in: the
-runner accepts on it out there, and the container holds nothing of another network.
+From then on that socket carries the harness's frames. A listener lives in the network namespace that it was made in:
+the runner accepts on it out there, and the container holds nothing of another network.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ HARNESS: Final = 3
 
 _LINE_BYTES: Final = 1 << 18
 _LAST_DESCRIPTOR: Final = 1 << 16
+_FREE_DESCRIPTOR: Final = 64  # Python has opened far fewer when it gets here.
 _BACKLOG: Final = 64
 _MODULE_NAMES: Final = """
 asyncio encodings.idna inspect json linecache random ssl tempfile traceback uuid pydantic httpx nats nats.js
@@ -52,12 +54,12 @@ _SET_SECCOMP, _FILTER = 22, 2
 
 def main() -> NoReturn:
     """Serves one execution and ends the process."""
-    runner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    runner.connect(SOCKET)
-    told = _receive(runner)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as entrance:
+        entrance.connect(SOCKET)
+        told = _receive(entrance)
     if told is None:
         os._exit(0)
-    runner = _take_places(runner, *told[1])
+    runner = _take_places(*told[1])
     try:
         listeners = _prepare(told[0])
     except (OSError, ImportError, RuntimeError) as exc:
@@ -70,12 +72,12 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def _receive(runner: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def _receive(entrance: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """The runner's line and its descriptors; None when it went away."""
     line = bytearray()
     descriptors = array.array("i")
     while not line.endswith(b"\n"):
-        data, ancillary, _, _ = runner.recvmsg(_LINE_BYTES, socket.CMSG_SPACE(2 * descriptors.itemsize))
+        data, ancillary, _, _ = entrance.recvmsg(_LINE_BYTES, socket.CMSG_SPACE(3 * descriptors.itemsize))
         if not data or len(line) > _LINE_BYTES:
             return None
         line += data
@@ -84,20 +86,15 @@ def _receive(runner: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     return json.loads(line), list(descriptors)
 
 
-def _take_places(runner: socket.socket, out: int, err: int) -> socket.socket:
+def _take_places(out: int, err: int, channel: int) -> socket.socket:
     """Puts nothing, the two streams and the socket on descriptors 0 to 3, and closes all others."""
     nothing = os.open("/dev/null", os.O_RDONLY)
     # Above all places first: each of them may be where another is still needed.
-    high = [os.dup2(number, _LAST_DESCRIPTOR_USED + place) for place, number in enumerate((nothing, out, err))]
-    high.append(os.dup2(runner.detach(), _LAST_DESCRIPTOR_USED + HARNESS))
+    high = [os.dup2(number, _FREE_DESCRIPTOR + place) for place, number in enumerate((nothing, out, err, channel))]
     for place, number in enumerate(high):
         os.dup2(number, place, inheritable=place < HARNESS)
     os.closerange(HARNESS + 1, _LAST_DESCRIPTOR)
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, HARNESS)
-
-
-_LAST_DESCRIPTOR_USED: Final = 64
-"""Python has opened far fewer when it gets here."""
 
 
 def _prepare(told: dict[str, Any]) -> list[socket.socket]:

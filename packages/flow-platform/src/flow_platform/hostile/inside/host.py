@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from flow_platform.hostile.inside.trying import Answers, attempt, write
 
@@ -24,15 +26,19 @@ NEUTRAL = {
 }
 
 
+HOST_NAME = "HOSTNAME=flow"
+"""Container engines set it: the same for all."""
+
+
 def main(canary_path: str) -> Answers:
     paths = (*FILES, canary_path, "/proc/1/root" + canary_path, "/proc/self/cwd/../.." + canary_path)
     return {
         "1": {
-            **{path: attempt(os.stat, path) for path in paths},
+            **{path: attempt(look, path) for path in paths},
             **environment(),
             **processes(),
         },
-        "2": {path: attempt(os.stat, path) for path in ENGINES},
+        "2": {path: attempt(look, path) for path in ENGINES},
         "5": {path: attempt(write, path, b"1") for path in KERNEL_SWITCHES},
         "6": descriptors(),
     }
@@ -45,13 +51,25 @@ KERNEL_SWITCHES = (
 )
 
 
+def look(path: str) -> os.stat_result:
+    """What is there. Engines mask a file with /dev/null, and a folder with an empty one: then nothing is."""
+    found = os.stat(path)  # noqa: PTH116 - as everything here, the call itself.
+    if stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat("/dev/null").st_rdev:  # noqa: PTH116
+        raise FileNotFoundError(errno.ENOENT, "masked", path)
+    if stat.S_ISDIR(found.st_mode) and not os.listdir(path):  # noqa: PTH208
+        raise FileNotFoundError(errno.ENOENT, "masked", path)
+    return found
+
+
 def environment() -> dict[str, str]:
     """Variables that nobody gave us."""
     answers = {f"variable {name}": "OK" for name in os.environ.keys() - NEUTRAL}
     with open("/proc/self/environ") as file:  # noqa: PTH123
         started = file.read().split("\0")
     return answers | {
-        f"variable at start {name}": "OK" for name in started if name and name.split("=")[0] not in NEUTRAL
+        f"variable at start {name}": "OK"
+        for name in started
+        if name and name.split("=")[0] not in NEUTRAL and name != HOST_NAME
     }
 
 

@@ -28,7 +28,8 @@ def status() -> dict[str, str]:
     answers = {name: "none" if int(lines[name], 16) == 0 else f"OK {lines[name]}" for name in names}
     answers["no_new_privs"] = "set" if lines["NoNewPrivs"].strip() == "1" else "OK"
     answers["seccomp"] = "set" if lines["Seccomp"].strip() == "2" else "OK"
-    ordinary = os.getuid() == os.geteuid() == 1000 and os.getgroups() in ([], [65534], [1000])
+    mine = os.getuid()
+    ordinary = mine == os.geteuid() == os.getgid() >= 1000 and os.getgroups() in ([], [65534], [mine])
     return {**answers, "user": "ordinary" if ordinary else f"OK {os.getresuid()} {os.getgroups()}"}
 
 

@@ -84,22 +84,27 @@ class Entrance:
         Raises:
             SandboxUnavailable: It said why it cannot, it ended, or somebody else connected.
         """
-        loop = asyncio.get_running_loop()
-        channel, _ = await loop.sock_accept(self._listener)
-        listeners: dict[int, socket.socket] = {}
+        entered, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+        # A pair without names: those of the other socket would be listed in the container's network namespace.
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel.setblocking(False)
         try:
             self.close()
-            process = _check_peer(channel, container)
+            process = _check_peer(entered, container)
             program = base64.b64encode(seccomp.inherited_filter(seccomp.SET_UP)).decode()
             told = {"ports": list(ports), "modules": list(modules), "environment": environment, "filter": program}
             # Small enough for any socket's buffer.
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
-            channel.sendmsg([json.dumps(told).encode() + b"\n"], rights)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*streams, theirs.fileno()]))]
+            entered.sendmsg([json.dumps(told).encode() + b"\n"], rights)
+            theirs.close()  # So that its end is seen here.
             about, passed = await _receive_line(channel)
             listeners = _listeners(about, passed, ports)
         except BaseException:
             channel.close()
+            theirs.close()
             raise
+        finally:
+            entered.close()
         return Arrived(channel, process, listeners, about)
 
     def close(self) -> None:
@@ -111,8 +116,8 @@ class Entrance:
             self.folder.rmdir()
 
 
-def _check_peer(channel: socket.socket, container: str) -> int:
-    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+def _check_peer(entered: socket.socket, container: str) -> int:
+    credentials = entered.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     process = _CREDENTIALS.unpack(credentials)[0]
     if process == 0:
         raise SandboxUnavailable(

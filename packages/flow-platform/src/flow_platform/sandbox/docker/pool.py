@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 2  # Made at the same time, to refill: as many as there are cores on a small machine.
 _FIRST_PAUSE_SECONDS: Final = 0.5  # Before the next try when none could be made; doubled each time.
-_LONGEST_PAUSE_SECONDS: Final = 15.0
+_TRIES: Final = 6  # Then the next one is made when it is asked for.
 
 
 class Pool:
@@ -51,6 +51,7 @@ class Pool:
     def warm(self) -> None:
         """Begins to fill, in the background."""
         self.used_at = time.monotonic()
+        self._failures = 0
         self._refill()
 
     async def acquire(self) -> DockerContainer:
@@ -80,7 +81,11 @@ class Pool:
         return None
 
     def _refill(self) -> None:
-        while not self._is_closed and self._filling < min(_AT_ONCE, self._size - len(self._waiting)):
+        while (
+            not self._is_closed
+            and self._failures < _TRIES
+            and self._filling < min(_AT_ONCE, self._size - len(self._waiting))
+        ):
             self._filling += 1
             task = asyncio.ensure_future(self._fill_one())
             self._tasks.add(task)
@@ -89,11 +94,11 @@ class Pool:
     async def _fill_one(self) -> None:
         try:
             if self._failures:
-                await asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1)))
+                await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1))
             self._waiting.append(await self._make())
             self._failures = 0
         except SandboxUnavailable as exc:
-            self._failures = min(self._failures + 1, 10)
+            self._failures += 1
             logger.warning("a waiting container could not be made", extra={"reason": exc.message})
         finally:
             self._filling -= 1

@@ -40,6 +40,7 @@ class _Kind:
 
     environment: str
     modules: tuple[str, ...]
+    inode: int = 0  # Of the environment: one that was removed and built again is another.
 
 
 @dataclass
@@ -327,7 +328,9 @@ class DockerSandbox:
         """Waiting containers hold nothing of a workspace, so all may have them."""
         self._now()
         path = spec.environment_path
-        kind = _Kind(str(path.absolute()) if path is not None else "", spec.modules)
+        kind = _Kind("", spec.modules)
+        if path is not None:
+            kind = _Kind(str(path.absolute()), spec.modules, path.stat().st_ino)
         pool = self._pools.get(kind)
         if pool is None:
             pool = self._pools[kind] = Pool(lambda: self._make(kind), size=self._pool_size)
