@@ -20,7 +20,7 @@ HARMLESS: Final = {
     },
     "user id of a neighbour": "the only user of its own kernel",
     "cgroup": "groups of its own kernel",
-    **{name: "a number that its own kernel keeps" for name in ("nice -5", "priority -20")},
+    **dict.fromkeys(("nice -5", "priority -20"), "a number that its own kernel keeps"),
     "many empty files": "in its own kernel's memory, which its limit on memory counts",
 }
 

@@ -90,9 +90,10 @@ def descriptors() -> dict[str, str]:
     sockets: list[str] = []
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         target = attempt(os.readlink, f"/proc/self/fd/{name}")
-        if "socket:" in target:
+        kind = stat.S_IFMT(os.fstat(int(name)).st_mode) if target.startswith("OK") else 0
+        if kind == stat.S_IFSOCK:
             sockets.append(name)
-        elif target.startswith("OK") and not any(word in target for word in ("/dev/null", "pipe:", "/proc/1/fd")):
+        elif kind not in (0, stat.S_IFIFO) and not any(word in target for word in ("/dev/null", "/proc/1/fd")):
             answers[f"descriptor {name}"] = target
         answers[f"files beside descriptor {name}"] = attempt(os.listdir, f"/proc/self/fd/{name}/../../etc/shadow")
     answers["sockets"] = "one, the harness's" if sockets == ["3"] else f"OK {sockets}"
