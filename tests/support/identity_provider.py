@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import threading
 import uuid
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -23,6 +26,8 @@ class IdentityProvider:
         self.requests: list[str] = []
         self.documents: dict[str, bytes] = {}
         self.key: Any = RSA_KEY
+        self.codes: dict[str, tuple[str, str]] = {}
+        self.client_secret = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,22 +43,51 @@ class IdentityProvider:
                 self.end_headers()
                 self.wfile.write(body or b"")
 
+            def do_POST(self) -> None:
+                outer.requests.append(self.path)
+                sent = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+                answer = outer.exchanged(sent, self.headers["Authorization"])
+                self.send_response(200 if "id_token" in answer else 400)
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
+
             def log_message(self, *args: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
         self.issuer = f"http://127.0.0.1:{self._server.server_port}"
         self.discovers(self.issuer, f"{self.issuer}/keys")
         self.publishes(public_key("one", RSA_KEY))
 
     def discovers(self, issuer: str, keys: str) -> None:
-        document = {"issuer": issuer, "jwks_uri": keys}
+        document = {
+            "issuer": issuer,
+            "jwks_uri": keys,
+            "authorization_endpoint": f"{self.issuer}/authorize",
+            "token_endpoint": f"{self.issuer}/token",
+        }
         self.documents["/.well-known/openid-configuration"] = json.dumps(document).encode()
 
     def publishes(self, *keys: dict[str, Any]) -> None:
         self.documents["/keys"] = json.dumps({"keys": keys}).encode()
+
+    def signed_in(self, address: str, now: datetime, **claims: Any) -> str:
+        """What somebody does there: the code for whom the browser was sent to that address."""
+        asked = dict(parse_qsl(urlsplit(address).query))
+        code = uuid.uuid4().hex
+        given = {"aud": asked["client_id"], "nonce": asked["nonce"], **claims}
+        self.codes[code] = (asked["code_challenge"], self.token(now, **given))
+        return code
+
+    def exchanged(self, sent: dict[str, str], authorization: str | None) -> dict[str, str]:
+        challenge, token = self.codes.pop(sent["code"], ("", ""))
+        made = base64.urlsafe_b64encode(hashlib.sha256(sent["code_verifier"].encode()).digest()).rstrip(b"=").decode()
+        basic = "Basic " + base64.b64encode(f"{sent['client_id']}:{self.client_secret}".encode()).decode()
+        if made != challenge or (self.client_secret and authorization != basic):
+            return {"error": "invalid_grant"}
+        return {"id_token": token, "access_token": "opaque", "token_type": "Bearer"}
 
     def token(
         self, now: datetime, *, algorithm: str = "RS256", key: Any = None, header: Any = None, **claims: Any

@@ -23,6 +23,7 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
     # With its protocol named: asyncio turns Nagle's algorithm off only then, and each answer would take 40 ms.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # Who connects before the server runs waits for it.
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
         )

@@ -155,6 +155,7 @@ def _engine(settings: Settings) -> Engine:
     from flow_platform.engine.grants import Leasing
     from flow_platform.engine.issuer_settings import read_issuers
     from flow_platform.engine.issuers import Issuers
+    from flow_platform.engine.login import Logins
     from flow_platform.engine.master_keys import load_master_keys
     from flow_platform.engine.rate_card import read_rate_card
     from flow_platform.engine.service import Engine
@@ -175,7 +176,9 @@ def _engine(settings: Settings) -> Engine:
         master_keys=keys,
         rates=read_rate_card(settings.rates_file),
     )
-    engine.issuers = Issuers(read_issuers(settings.issuers_file))
+    issuers = read_issuers(settings.issuers_file)
+    engine.issuers = Issuers(issuers)
+    engine.logins = Logins(issuers, engine.clock, lambda: engine.tokens)
     return engine
 
 

@@ -150,6 +150,8 @@ _ELSEWHERE: Final[dict[str, Access]] = {
     "POST /api/v1/auth/revoke": Access(None, signed_in=True, api_keys=False),
     "POST /api/v1/auth/token": _SIGNED_IN,  # Administrators make any; an API key, whatever its role, one like itself.
     "GET /api/v1/auth/whoami": _SIGNED_IN,
+    **{f"GET /login{below}": _PUBLIC for below in ("", "/{name}", "/{name}/callback")},
+    "POST /logout": _PUBLIC,  # Of the session in its cookie.
     **{f"GET {path}": _PUBLIC for path in ("/.well-known/jwks.json", "/healthz", "/readyz", "/metrics")},
     **{f"{method} {path}": _PUBLIC for method in ("GET", "HEAD") for path in ("/", "/api/v1/openapi.json")},
 }

@@ -19,6 +19,7 @@ from flow_platform.api.front_page import FrontPage
 from flow_platform.api.gateway import GatewayRoutes
 from flow_platform.api.health import HealthRoutes
 from flow_platform.api.inline import InlineRoutes
+from flow_platform.api.login import LoginRoutes
 from flow_platform.api.mcp import McpRoutes
 from flow_platform.api.mcp_servers import McpServerRoutes
 from flow_platform.api.model_calls import ModelCallRoutes
@@ -93,7 +94,8 @@ def create_app(
         *McpServerRoutes(engine).routes(),
         *ServiceCallRoutes(engine).routes(),
         *HealthRoutes(engine, metrics).routes(),
-        *FrontPage().routes(),
+        *LoginRoutes(engine).routes(),
+        *FrontPage(engine).routes(),
     ]
     router = Router([*routes, *DocumentRoutes(routes).routes()])
     return Onion(router, engine, metrics, max_body_bytes, proxies or TrustedProxies())

@@ -19,6 +19,7 @@ from flow_platform.api.audit_scope import MAX_SEEN_BYTES, change_of, finish, is_
 from flow_platform.api.auth import authenticate, needs_credential
 from flow_platform.api.context import SCOPE_KEY, RequestContext, request_id_from
 from flow_platform.api.errors import answer_of, internal_error, method_not_allowed
+from flow_platform.api.login import session_of
 from flow_platform.api.open_requests import OpenRequest, as_refusal
 from flow_platform.api.routing import Route, Router
 from flow_platform.domain import errors
@@ -35,7 +36,12 @@ logger = logging.getLogger(__name__)
 MAX_BODIES_BYTES: Final = 512 << 20  # Of all requests together; each is parsed into several times its size.
 
 _UNEXPECTED: Final = "a request failed unexpectedly"
-_WANTED: Final = frozenset({b"authorization", b"x-api-key", b"x-request-id", b"content-length", b"user-agent"})
+_WANTED: Final = frozenset(
+    {
+        *(b"authorization", b"x-api-key", b"x-request-id", b"content-length", b"user-agent"),
+        *(b"cookie", b"origin", b"sec-fetch-site"),  # Of browsers.
+    }
+)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -165,9 +171,11 @@ class Onion:
 
     async def _admit(self, scope: Scope, headers: dict[bytes, str], context: RequestContext) -> None:
         if needs_credential(scope["path"]):
-            context.credential, context.newer_token = await authenticate(
-                self._engine, headers.get(b"authorization"), headers.get(b"x-api-key")
-            )
+            authorization, api_key = headers.get(b"authorization"), headers.get(b"x-api-key")
+            if authorization is None and api_key is None:
+                context.credential = await session_of(self._engine, scope["method"], headers)
+            if context.credential is None:
+                context.credential, context.newer_token = await authenticate(self._engine, authorization, api_key)
         announced = headers.get(b"content-length", "0")
         size = int(announced) if announced.isdecimal() and len(announced) < 20 else 0
         if size > self._max_body_bytes:

@@ -21,6 +21,7 @@ FlowError
 ├── StoreUnavailable        store_unavailable 503
 │   └── StorageFull         storage_full 507
 ├── BusUnavailable          bus_unavailable 503
+├── LoginUnavailable        login_unavailable 503
 ├── BuildFailed             build_failed 422       line, requirement or example in details
 ├── SandboxUnavailable      sandbox_unavailable    what the kernel refused, and how to allow it
 └── SettingsError           invalid_settings       all problems together
@@ -177,6 +178,13 @@ class StorageFull(StoreUnavailable):
 
 class BusUnavailable(FlowError):
     code = "bus_unavailable"
+    http_status = 503
+
+
+class LoginUnavailable(FlowError):
+    """The issuer where people sign in does not answer."""
+
+    code = "login_unavailable"
     http_status = 503
 
 

@@ -84,6 +84,35 @@ class Rule(BaseModel):
         return any(type(each) is type(self.value) and each == self.value for each in values)
 
 
+class LoginSettings(BaseModel):
+    """How people sign in at an issuer with a browser.
+
+    Attributes:
+        redirect_url: `https://HOST/login/NAME/callback`, as it is registered at the issuer.
+        client_secret_file: Without one the client is a public one: PKCE alone proves who asks.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    client_id: Annotated[str, Field(min_length=1, max_length=500)]
+    client_secret_file: Path | None = None
+    redirect_url: Url
+    scopes: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,200}$")], ...] = ("openid", "profile", "email")
+    session_hours: Annotated[float, Field(ge=0.1, le=24)] = 8.0
+
+    def secret(self) -> str:
+        """Raises SettingsError when its file cannot be read, or is empty."""
+        if self.client_secret_file is None:
+            return ""
+        try:
+            text = self.client_secret_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.SettingsError(f"{self.client_secret_file}: expected the client's secret: {error}") from error
+        if not text:
+            raise errors.SettingsError(f"{self.client_secret_file}: expected the client's secret, not an empty file")
+        return text
+
+
 class IssuerSettings(BaseModel):
     """One issuer. Its keys are found by discovery, unless it is said where they are.
 
@@ -104,11 +133,18 @@ class IssuerSettings(BaseModel):
     )
     subject_claim: Annotated[str, Field(min_length=1, max_length=200)] = "sub"
     rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=MAX_RULES)]
+    login: LoginSettings | None = None
 
     @model_validator(mode="after")
     def _keys_from_one_place(self) -> Self:
         if self.jwks_url is not None and self.jwks_file is not None:
             raise ValueError("expected jwks_url or jwks_file, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _comes_back_here(self) -> Self:
+        if self.login is not None and urlsplit(self.login.redirect_url).path != f"/login/{self.name}/callback":
+            raise ValueError(f"login.redirect_url: expected a URL with the path /login/{self.name}/callback")
         return self
 
 
@@ -137,4 +173,7 @@ def read_issuers(path: Path | None) -> tuple[IssuerSettings, ...]:
         values = [getattr(each, what) for each in found]
         if len(set(values)) < len(values):
             raise errors.SettingsError(f"{path}: two issuers have the same {what}")
+    origins = {urlsplit(each.login.redirect_url)[:2] for each in found if each.login is not None}
+    if len(origins) > 1:
+        raise errors.SettingsError(f"{path}: login.redirect_url: expected the same scheme and host for all issuers")
     return found

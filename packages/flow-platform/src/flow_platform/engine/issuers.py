@@ -186,7 +186,19 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_DOCUMENT_BYTES + 1)
 
 
-async def _get(url: str) -> bytes:
+async def fetch_object(
+    url: str, *, form: Mapping[str, str] | None = None, auth: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """A JSON object, got, or posted for.
+
+    Raises:
+        OSError: It was not answered.
+        ValueError, TypeError: With another status, or something else.
+    """
+    return _object(await _get(url, form, auth))
+
+
+async def _get(url: str, form: Mapping[str, str] | None = None, auth: tuple[str, str] | None = None) -> bytes:
     """A small document. Redirects are not followed, proxies of the environment are not used."""
     import httpx  # Who trusts no outside issuer does not load it here.
 
@@ -195,7 +207,13 @@ async def _get(url: str) -> bytes:
         async with (
             asyncio.timeout(FETCH_SECONDS),
             httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=FETCH_SECONDS) as client,
-            client.stream("GET", url, headers={"Accept": "application/json", "User-Agent": "flow"}) as answer,
+            client.stream(
+                "GET" if form is None else "POST",
+                url,
+                headers={"Accept": "application/json", "User-Agent": "flow"},
+                data=form,
+                auth=auth,
+            ) as answer,
         ):
             if answer.status_code != 200:
                 raise ValueError(f"{url} answered {answer.status_code}: expected 200")

@@ -35,6 +35,7 @@ from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.issuers import Issuers
 from flow_platform.engine.link import Link
+from flow_platform.engine.login import Logins
 from flow_platform.engine.master_keys import MasterKeys
 from flow_platform.engine.mcp_servers import McpServers
 from flow_platform.engine.parts import Parts
@@ -123,6 +124,7 @@ class Engine:
         self.leasing = leasing or Leasing()
         self._master_keys = master_keys or MasterKeys()
         self.issuers = Issuers()  # Set before the start, when others' tokens are believed, too.
+        self.logins = Logins((), self.clock, lambda: self.tokens)  # As these.
         self.rates = rates or RateCard()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._identity = uuid.uuid4().hex

@@ -122,6 +122,11 @@ class Tokens:
         }
         return self._signed(claims, EXECUTION_TOKEN_LIFE, now)
 
+    def secret_for(self, purpose: str) -> bytes:
+        """32 bytes that all servers of the platform have for a purpose, and nobody else; new when keys are rotated."""
+        private = self._signing_key.private_bytes_raw()
+        return hashlib.blake2b(private, digest_size=32, person=b"flow-secret-for", key=purpose.encode()[:64]).digest()
+
     def for_user(
         self,
         subject: str,
