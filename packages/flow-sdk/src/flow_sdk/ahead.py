@@ -208,11 +208,13 @@ class Ahead:
             if self._is_expected is None and answer.get("kind") == "step" and answer.get("status") != "open":
                 self._is_expected = True
             return
-        if self._is_expected is None and "execution" in answer:
+        ended = answer.get("execution")
+        if self._is_expected is None and ended is not None:
             self._is_expected = True
-        component = answer.get("execution", answer).get("component")
-        if component is not None:
-            self._name(call.kind, call.named, component["id"])
+        document = cast("Json", ended) if isinstance(ended, dict) else answer
+        component = document.get("component")
+        if isinstance(component, dict):
+            self._name(call.kind, call.named, cast("Json", component)["id"])
 
     def _name(self, kind: str, named: str, component_id: str) -> None:
         """Notes what a component is called; what was counted by its slug is counted by its id from now on."""
