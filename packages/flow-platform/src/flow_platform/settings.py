@@ -205,6 +205,10 @@ class Settings:
     docker_image: str = _setting(
         "", _text, "Image with the SDK for an engine's containers; empty: the platform's own, made at the first start."
     )
+    runsc: str = _setting("", _text, "Path of gVisor's program; empty: the runsc on PATH.")
+    gvisor_pool_size: int = _setting(
+        2, _whole(0, 1000), "gVisor's sealed containers that wait per workspace and environment, 60 MB each."
+    )
     build_hosts: str = _setting(
         "", _words_for(operator_rules.parse_hosts), "Hosts that builds reach besides the package index."
     )
