@@ -170,13 +170,8 @@ async def test_end_is_idempotent_and_works_before_start(sandbox: Sandbox) -> Non
 
 
 async def test_usage_counts_processor_time(sandbox: Sandbox) -> None:
-    code = """
-        import time
-        def main():
-            end = time.process_time() + 0.15
-            while time.process_time() < end:
-                pass
-    """
+    """Work, not time: clocks of processors inside are not the host's in every sandbox."""
+    code = "def main():\n    return sum(range(20_000_000))\n"
     run = await run_component(sandbox, code)
     assert run.ended.usage.cpu_ms >= 100
     assert run.ended.usage.max_rss_bytes > 0
