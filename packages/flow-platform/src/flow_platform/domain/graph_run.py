@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from flow_platform.domain import errors
 from flow_platform.domain.graph_model import Edge, Graph
@@ -22,6 +22,9 @@ from flow_platform.domain.graph_result import NodeOutcome, Outcome, Result, conc
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
 
 EdgeKey = tuple[str, str]
+
+MAX_EDGES_TOLD: Final = 20
+"""In one event; a node may have 2,000."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,33 @@ class Advance:
 def advance(graph: Graph, state: RunState) -> Advance:
     """Decides what follows. Calling it again with the state that it gave changes nothing."""
     return _Walk(graph, state).run()
+
+
+def why_skipped(graph: Graph, found: Advance, node: str) -> list[dict[str, Any]]:
+    """The edges to a skipped node that were not taken, each with its condition and why."""
+    skipped = frozenset(found.skipped)
+    told: list[dict[str, Any]] = []
+    for edge in graph.incoming[node]:
+        reason = _why_not_taken(edge, found.state, skipped)
+        if reason is not None:
+            condition = {"condition": edge.condition.text} if edge.condition else {}
+            told.append({"source": edge.source, **condition, "reason": reason})
+    return told[:MAX_EDGES_TOLD]
+
+
+def _why_not_taken(edge: Edge, state: RunState, skipped: frozenset[str]) -> str | None:
+    if edge.source in skipped:
+        return f"node {edge.source!r} was skipped"
+    decision = state.edges.get(edge.key)
+    if decision is not None and not decision.taken and edge.condition is not None:
+        if decision.error is not None:
+            return f"the condition could not be decided: {decision.error.message}"
+        if edge.source in state.outcomes and state.outcomes[edge.source].status == "completed":
+            return "the condition is false"
+    outcome = state.outcomes.get(edge.source)
+    if outcome is not None and outcome.status == "failed" and not (decision and decision.taken):
+        return f"node {edge.source!r} failed"
+    return None
 
 
 class _Walk:

@@ -27,6 +27,7 @@ from flow_platform.domain.graph import Graph, Node, load_graph
 from flow_platform.domain.graph_result import NodeOutcome, Result
 from flow_platform.domain.graph_run import RunState
 from flow_platform.domain.replay import Call, stands
+from flow_platform.engine.graph_events import NodeEvents
 from flow_platform.store import base
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
@@ -106,19 +107,24 @@ class Run:
         inputs = self._tx.executions.payload(self.execution.id).input_data
         return RunState(inputs, outcomes, frozenset(started))
 
-    def go_on(self, start: StartNode) -> Result | None:
-        """Starts what can start, again after what has ended thereby. The result when the run is over."""
+    def go_on(self, start: StartNode, now: datetime) -> Result | None:
+        """Starts what can start, again after what has ended thereby, and tells of it. The result when it is over."""
+        is_first = not self.state.started
+        told = NodeEvents(self._tx, self.execution, self.graph, self.children, now, is_first=is_first)
         while True:
             found = graph_run.advance(self.graph, self.state)
+            told.decided(found)
             self.state = found.state
             ended = False
             for ready in found.start:
                 child = self._child(ready.node, ready.input, start)
+                told.started(ready.node, is_kept=child.parent_id != self.execution.id)
                 self.state = self.state.with_started(ready.node)
                 if child.status.is_terminal:
                     ended = True
                     self.state = self.state.with_outcome(ready.node, RecordedOutcome(self._tx, child.id, child.status))
             if not ended:
+                self._tx.executions.append_events(list(told.events()))
                 return found.result
 
     def _child(self, node_id: str, input_data: Any, start: StartNode) -> Execution:
@@ -181,7 +187,7 @@ def take_step(tx: Transaction, graph: Execution, now: datetime, start: StartNode
         failed = domain.apply(begun, domain.ExecutionFailed(now, problem))
         tx.executions.update(graph, failed)
         return failed
-    result = run.go_on(start)
+    result = run.go_on(start, now)
     after = _ended(tx, begun, result, now) if result else begun
     tx.executions.update(graph, after)
     return after

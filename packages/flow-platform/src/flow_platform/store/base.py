@@ -216,6 +216,10 @@ class ExecutionTable(QueueTable, Protocol):
 
     def has_event(self, execution_id: str, key: str) -> bool: ...
 
+    def event_keys(self, execution_id: str) -> list[str]:
+        """Of all its events; for executions with few."""
+        ...
+
     # Calls: what a new attempt of a workflow is replayed from.
     def count_equal_calls(self, parent_id: str, attempt: int, key: str) -> int:
         """How many calls with this key the attempt made so far."""

@@ -71,6 +71,7 @@ _APPEND_EVENT = Query(
     )
     .returning(*(_v[name] for name in _EVENT_FIELDS)),
 )
+_EVENT_KEYS = Query("keys of events", sa.select(_v.key).where(_v.execution_id == bindparam("execution_id")))
 _EVENTS = Query(
     "events",
     sa.select(*(_v[name] for name in _EVENT_FIELDS))
@@ -146,6 +147,9 @@ class ExecutionHistory:
     def events(self, execution_id: str, after: int, limit: int) -> list[EventDocument]:
         parameters = {"execution_id": execution_id, "after": after, "limit": limit}
         return [_event(*row) for row in self._connection.rows(_EVENTS, parameters)]
+
+    def event_keys(self, execution_id: str) -> list[str]:
+        return [row[0] for row in self._connection.rows(_EVENT_KEYS, {"execution_id": execution_id})]
 
     def has_event(self, execution_id: str, key: str) -> bool:
         return self._connection.row(_HAS_EVENT, {"execution_id": execution_id, "key": key}) is not None
