@@ -101,7 +101,7 @@ async def test_its_endpoints_are_called_over_http(ring: AgentRing, base: str) ->
 def test_the_command_calls_lists_and_shows(platform: Platform, base: str) -> None:
     called = platform.output_of("service", "call", "weather", "forecast", "--input", '{"city": "Rome"}')
     failed = platform.flow("service", "call", "weather", "refuse", "--input", '{"reason": "because"}')
-    [listed] = platform.output_of("service", "list", "--json")
+    [listed] = [one for one in platform.output_of("service", "list", "--json") if one["slug"] == "weather"]
     shown = platform.flow("service", "show", "weather")
 
     assert called == {"city": "Rome", "degrees": 21}
@@ -143,3 +143,32 @@ async def test_an_agent_takes_the_service_as_tools(ring: AgentRing, base: str) -
     assert document["output"] == 'It is {"city": "Bern", "degrees": 21}'
     [child] = await ring.children(document["execution_id"])
     assert (child["component"]["slug"], child["status"]) == ("forecast", Status.COMPLETED)
+
+
+async def test_a_service_is_declared_in_python_beside_its_components_and_the_agent_that_takes_it(
+    ring: AgentRing, platform: Platform, tmp_path: Path
+) -> None:
+    file = tmp_path / "counting.py"
+    text = """
+from flow_sdk import agent, code_block, endpoint, service
+
+@code_block
+def add_up(numbers: list[int]) -> int:
+    return sum(numbers)
+
+counting = service("counting", endpoints=[endpoint(add_up, "POST", "/sums", name="add", tags=TAGS)])
+counter = agent("counter", model="test/echo", prompt="You count.", tools=[counting])
+"""
+    for tags, change in (("[]", "created v1"), ("['sums']", "updated v2"), ("['sums']", "unchanged v2")):
+        file.write_text(text.replace("TAGS", tags))
+        done = platform.flow("publish", file)
+        found = ("code-blocks/add-up", "services/counting", "agents/counter")
+        assert done.stdout.splitlines() == [f"{label}: {change}" for label in found], done.stderr
+
+    called = platform.output_of("service", "call", "counting", "add", "--input", '{"numbers": [1, 2]}')
+    document = await ring.ask("counter", 'call add {"numbers": [20, 3]}')
+
+    assert called == 3
+    assert "23" in document["output"]
+    [child] = await ring.children(document["execution_id"])
+    assert (child["component"]["slug"], child["status"]) == ("add-up", Status.COMPLETED)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow_sdk.declare import Declaration, Declared, Retry, code_block, transform, workflow
 from flow_sdk.declare_agents import AgentDeclaration, ToolDeclaration, agent, tool
+from flow_sdk.declare_services import EndpointDeclaration, ServiceDeclaration, endpoint, service
 from flow_sdk.errors import (
     PlatformAuthError,
     PlatformClientError,
@@ -35,6 +36,7 @@ __all__ = [
     "Approval",
     "Declaration",
     "Declared",
+    "EndpointDeclaration",
     "Item",
     "PlatformAuthError",
     "PlatformClient",
@@ -49,12 +51,15 @@ __all__ = [
     "PlatformStepError",
     "PlatformValidationError",
     "Retry",
+    "ServiceDeclaration",
     "ToolDeclaration",
     "agent",
     "approval",
     "code_block",
     "emit_event",
+    "endpoint",
     "map",
+    "service",
     "sleep",
     "step",
     "tool",

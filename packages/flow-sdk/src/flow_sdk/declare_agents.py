@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Protocol, TypedDict, cast
 
 from flow_sdk.declare import Declaration, Declared, Retry, check_retry, check_slug, check_timeout
 from flow_sdk.wire.status import Kind
@@ -149,11 +149,18 @@ class AgentDeclaration:
         return await calling.call_agent(self.slug, {"prompt": prompt, **named, **fields}, self.timeout_seconds)
 
 
-Callee = Declared[..., Any] | AgentDeclaration | ToolDeclaration | str
+class Referred(Protocol):
+    """What says itself how the platform finds it, such as a declared service."""
+
+    @property
+    def ref(self) -> str: ...
+
+
+Callee = Declared[..., Any] | AgentDeclaration | ToolDeclaration | Referred | str
 
 
 def tool(
-    called: Declared[..., Any] | AgentDeclaration | str,
+    called: Declared[..., Any] | AgentDeclaration | Referred | str,
     *,
     name: str | None = None,
     description: str | None = None,
@@ -163,7 +170,8 @@ def tool(
     """Says more of a tool than what it is.
 
     Args:
-        called: A declared function, an agent, or a reference: `kind/slug`, `service:ID/ENDPOINT`, `mcp:SERVER/TOOL`.
+        called: A declared function, an agent, a service, or a reference: `kind/slug`, `service:ID/ENDPOINT`,
+            `mcp:SERVER/TOOL`.
         name: As the model sees it; default: its slug.
         description: As the model sees it; default: its own.
         approval: A person allows each call.
@@ -203,7 +211,7 @@ def agent(
         slug: Names it in its workspace.
         model: As `provider/model`.
         prompt: What it is told first; `{name}` stands for a field of the input.
-        tools: Declared functions, other agents, `tool(...)`, or references such as `code_block/slug`.
+        tools: Declared functions, other agents, services, `tool(...)`, or references such as `code_block/slug`.
         output: A type for structured answers: whatever pydantic knows.
         name: For people; default: the slug.
         description: For people and for agents that may call it.
@@ -243,12 +251,16 @@ def agent(
     )
 
 
-def ref_of(called: Declared[..., Any] | AgentDeclaration | str) -> str:
+def ref_of(called: Declared[..., Any] | AgentDeclaration | Referred | str) -> str:
     """How the platform finds what is called."""
     if isinstance(called, str):
         return called
-    declaration: Declaration | AgentDeclaration = called if isinstance(called, AgentDeclaration) else called.declaration
-    return f"{declaration.kind.value}/{declaration.slug}"
+    if isinstance(called, AgentDeclaration):
+        return f"{called.kind.value}/{called.slug}"
+    declaration: Declaration | None = getattr(called, "declaration", None)
+    if declaration is not None:
+        return f"{declaration.kind.value}/{declaration.slug}"
+    return cast("Referred", called).ref
 
 
 def _check_known(what: str, given: Mapping[str, Any], known: frozenset[str]) -> None:

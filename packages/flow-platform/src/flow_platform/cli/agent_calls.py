@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from flow_platform.cli.declared_names import FileNames, Named, assigned
 from flow_platform.domain.errors import InvalidInput
 from flow_sdk import declare_agents
 from flow_sdk.declare_agents import AgentDeclaration, ToolDeclaration
@@ -20,17 +21,7 @@ from flow_sdk.wire.status import Kind
 
 AGENT: Final = "agent"
 TOOL: Final = "tool"
-Meaning = Callable[[ast.expr], str | None]
-"""The SDK's own word for an expression."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """A component by its name in Python: in this file, or in that module."""
-
-    module: str | None
-    name: str
-    place: str
+SERVICE_REF: Final = "service:"
 
 
 @dataclass(frozen=True)
@@ -73,13 +64,15 @@ class AgentFound:
 
 
 def label_of(ref: str) -> str:
-    """`agent/triage` as components are labelled: `agents/triage`."""
+    """`agent/triage` as components are labelled: `agents/triage`; `service:shop/note-order` as `services/shop`."""
+    if ref.startswith(SERVICE_REF):
+        return f"services/{ref.removeprefix(SERVICE_REF).partition('/')[0].partition('@')[0]}"
     kind, slash, slug = ref.partition("/")
     kinds = {one.value: one.path for one in Kind}
     return f"{kinds[kind]}/{slug}" if slash and kind in kinds else ref
 
 
-def read_agents(tree: ast.Module, meaning: Meaning, code: str, file: Path) -> list[AgentFound]:
+def read_agents(tree: ast.Module, names: FileNames, code: str, file: Path) -> list[AgentFound]:
     """The agents of one file.
 
     Raises:
@@ -87,27 +80,25 @@ def read_agents(tree: ast.Module, meaning: Meaning, code: str, file: Path) -> li
     """
     found: list[AgentFound] = []
     top: set[int] = set()
-    imported = _imported(tree)
     for statement in tree.body:
-        variable, value = _assigned(statement)
-        if isinstance(value, ast.Call) and meaning(value.func) == AGENT:
+        variable, value = assigned(statement)
+        if isinstance(value, ast.Call) and names.meaning(value.func) == AGENT:
             top.add(id(value))
-            found.append(_Reader(meaning, imported, code, file).agent(variable, value))
+            found.append(_Reader(names, code, file).agent(variable, value))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and meaning(node.func) == AGENT and id(node) not in top:
+        if isinstance(node, ast.Call) and names.meaning(node.func) == AGENT and id(node) not in top:
             raise InvalidInput(f"{file}:{node.lineno}: an agent is declared at the top level: name = agent(...)")
     return found
 
 
 class _Reader:
-    def __init__(self, meaning: Meaning, imported: Mapping[str, Named], code: str, file: Path) -> None:
-        self._meaning = meaning
-        self._imported = imported
+    def __init__(self, names: FileNames, code: str, file: Path) -> None:
+        self._names = names
         self._code = code
         self._file = file
 
     def agent(self, variable: str | None, call: ast.Call) -> AgentFound:
-        place = f"{self._file}:{call.lineno}"
+        place = self._names.place(call)
         if len(call.args) != 1:
             raise InvalidInput(f"{place}: agent takes its slug first, and everything else by name")
         options: dict[str, Any] = {"slug": self._literal("slug", call.args[0])}
@@ -116,7 +107,7 @@ class _Reader:
         for keyword in call.keywords:
             match keyword.arg:
                 case "tools":
-                    tools = self._tools(keyword.value)
+                    tools = [self._tool(element) for element in self._names.items("tools", keyword.value)]
                 case "output":
                     output = None if _is_none(keyword.value) else ast.unparse(keyword.value)
                 case None:
@@ -129,42 +120,20 @@ class _Reader:
             raise InvalidInput(f"{place}: agent: {error}") from error
         return AgentFound(declaration, variable, tuple(tools), output, self._code, self._file, place)
 
-    def _tools(self, value: ast.expr) -> list[tuple[Named | str, Mapping[str, Any]]]:
-        if not isinstance(value, ast.List | ast.Tuple):
-            raise InvalidInput(f"{self._file}:{value.lineno}: tools is {ast.unparse(value)!r}: expected a list")
-        return [self._tool(element) for element in value.elts]
-
     def _tool(self, element: ast.expr) -> tuple[Named | str, Mapping[str, Any]]:
-        if isinstance(element, ast.Call) and self._meaning(element.func) == TOOL:
+        if isinstance(element, ast.Call) and self._names.meaning(element.func) == TOOL:
             if len(element.args) != 1 or any(keyword.arg is None for keyword in element.keywords):
-                raise InvalidInput(f"{self._file}:{element.lineno}: tool takes what is called, then options by name")
+                raise InvalidInput(f"{self._names.place(element)}: tool takes what is called, then options by name")
             wishes = {str(word.arg): self._literal(str(word.arg), word.value) for word in element.keywords}
             try:
                 declare_agents.tool("checked", **wishes)
             except (ValueError, TypeError) as error:
-                raise InvalidInput(f"{self._file}:{element.lineno}: tool: {error}") from error
-            return self._called(element.args[0]), wishes
-        return self._called(element), {}
-
-    def _called(self, expression: ast.expr) -> Named | str:
-        if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
-            return expression.value
-        if isinstance(expression, ast.Name):
-            place = f"{self._file}:{expression.lineno}"
-            return self._imported.get(expression.id) or Named(None, expression.id, place)
-        raise InvalidInput(
-            f"{self._file}:{expression.lineno}: a tool is {ast.unparse(expression)!r}: expected the name of a component"
-            " of this file, one that it imports, or a text such as 'code_block/slug'"
-        )
+                raise InvalidInput(f"{self._names.place(element)}: tool: {error}") from error
+            return self._names.called("a tool", element.args[0]), wishes
+        return self._names.called("a tool", element), {}
 
     def _literal(self, name: str, value: ast.expr) -> Any:
-        try:
-            return ast.literal_eval(value)
-        except (ValueError, TypeError) as error:
-            raise InvalidInput(
-                f"{self._file}:{value.lineno}: option {name!r} of agent is {ast.unparse(value)!r}: expected a literal, "
-                "as the file is read and not run"
-            ) from error
+        return self._names.literal(AGENT, name, value)
 
 
 def resolved(agent: AgentFound, find: Callable[[AgentFound, Named], str | None]) -> AgentFound:
@@ -184,31 +153,6 @@ def resolved(agent: AgentFound, find: Callable[[AgentFound, Named], str | None])
             raise InvalidInput(f"{agent.place}: tool {name!r} is no component that is published with this file")
         refs.append(ToolDeclaration(ref, **wishes))
     return dataclasses.replace(agent, refs=tuple(refs))
-
-
-def _assigned(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:
-    match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            return name, value
-        case ast.AnnAssign(target=ast.Name(id=name), value=value):
-            return name, value
-        case ast.Expr(value=value):
-            return None, value
-        case _:
-            return None, None
-
-
-def _imported(tree: ast.Module) -> dict[str, Named]:
-    found: dict[str, Named] = {}
-    for node in _imports(tree):
-        for alias in node.names:
-            module = (node.module or "").rpartition(".")[2]
-            found[alias.asname or alias.name] = Named(module, alias.name, str(node.lineno))
-    return found
-
-
-def _imports(tree: ast.Module) -> Iterable[ast.ImportFrom]:
-    return (node for node in tree.body if isinstance(node, ast.ImportFrom))
 
 
 def _is_none(value: ast.expr) -> bool:

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from flow_platform.cli.agent_calls import AgentFound, Named, read_agents, resolved
+from flow_platform.cli import agent_calls, service_declarations
+from flow_platform.cli.agent_calls import AgentFound, read_agents
+from flow_platform.cli.declared_names import FileNames, Named
 from flow_platform.cli.graph_files import GraphFile, in_order, is_graph_file, read_graph
+from flow_platform.cli.service_declarations import ServiceFound, read_services
 from flow_platform.domain.errors import FlowError, InvalidInput
 from flow_sdk import declare
 from flow_sdk.declare import Declaration
 from flow_sdk.wire.status import Kind
 
-SDK_MODULES: Final = ("flow_sdk", "flow_sdk.declare", "flow_sdk.declare_agents")
+SDK_MODULES: Final = ("flow_sdk", "flow_sdk.declare", "flow_sdk.declare_agents", "flow_sdk.declare_services")
 DECORATORS: Final[dict[str, Callable[..., Any]]] = {
     "code_block": declare.code_block,
     "transform": declare.transform,
@@ -59,13 +62,14 @@ class Found:
         return self.declaration.publish_body(self.code)
 
 
-Publishable = Found | GraphFile | AgentFound
+Publishable = Found | GraphFile | AgentFound | ServiceFound
 
 
 def find_components(path: Path) -> list[Publishable]:
     """All components of a file or, recursively, a folder, in the order in which to publish them.
 
-    Agents come after code, and graphs last, each after those of the folder that it refers to.
+    Agents come after code, then graphs, then services, each after those of the folder that it refers to; a service that
+    an agent takes as tools comes before it.
 
     Raises:
         FlowError: There is none, or one is declared in a way that cannot be read; with file and line.
@@ -80,48 +84,62 @@ def find_components(path: Path) -> list[Publishable]:
         raise FlowError(
             f"{str(path)!r} declares no component",
             hint="decorate a top-level function with @code_block, @transform or @workflow from flow_sdk, "
-            "or declare an agent(...)",
+            "or declare an agent(...) or a service(...)",
         )
     seen: dict[str, Publishable] = {}
     for component in found:
         if other := seen.get(component.label):
             raise InvalidInput(f"{component.place}: {component.label} is declared at {other.place} already")
         seen[component.label] = component
-    code = [component for component in found if isinstance(component, Found)]
+
+    def refer(source: AgentFound | ServiceFound, named: Named) -> str | None:
+        return _ref_of(found, source.file, named)
+
+    code = sorted(
+        (component for component in found if isinstance(component, Found)),
+        key=lambda component: ORDER.index(component.kind),
+    )
     graphs = [component for component in found if isinstance(component, GraphFile)]
-    agents = [component for component in found if isinstance(component, AgentFound)]
-    ordered = _agents_in_order([resolved(agent, lambda agent, name: _ref_of(found, agent, name)) for agent in agents])
-    return [*sorted(code, key=lambda component: ORDER.index(component.kind)), *ordered, *in_order(graphs)]
+    agents = [agent_calls.resolved(agent, refer) for agent in found if isinstance(agent, AgentFound)]
+    services = [service_declarations.resolved(service, refer) for service in found if isinstance(service, ServiceFound)]
+    tools = frozenset[str]().union(*(agent.needs for agent in agents))
+    first = [service for service in services if service.label in tools]
+    last = [service for service in services if service.label not in tools]
+    ordered = _in_order_of_needs([*first, *agents])
+    return [*code, *ordered, *in_order(graphs), *last]
 
 
-def _ref_of(found: list[Publishable], agent: AgentFound, named: Named) -> str | None:
-    """The component that the file of an agent knows by this name."""
+def _ref_of(found: list[Publishable], asking: Path, named: Named) -> str | None:
+    """The component, or the service, that a file knows by this name."""
     for component in found:
         if isinstance(component, GraphFile):
             continue
         file = component.file
-        if file != agent.file if named.module is None else file.stem != named.module:
+        if file != asking if named.module is None else file.stem != named.module:
             continue
-        name = component.variable if isinstance(component, AgentFound) else component.declaration.entry_point
-        if name == named.name:
-            return f"{component.kind.value}/{component.slug}"
+        name = component.declaration.entry_point if isinstance(component, Found) else component.variable
+        if name != named.name:
+            continue
+        if isinstance(component, ServiceFound):
+            return f"{agent_calls.SERVICE_REF}{component.slug}"
+        return f"{component.kind.value}/{component.slug}"
     return None
 
 
-def _agents_in_order(agents: list[AgentFound]) -> list[AgentFound]:
-    """Those that others call before these; of a circle, which the platform refuses, in the order given."""
-    ordered: list[AgentFound] = []
-    left = list(agents)
+def _in_order_of_needs(found: list[AgentFound | ServiceFound]) -> list[AgentFound | ServiceFound]:
+    """Those that others refer to before these; of a circle, which the platform refuses, in the order given."""
+    ordered: list[AgentFound | ServiceFound] = []
+    left = list(found)
     while left:
-        labels = {agent.label for agent in left}
-        ready = [agent for agent in left if not agent.needs & (labels - {agent.label})] or left[:1]
+        labels = {one.label for one in left}
+        ready = [one for one in left if not one.needs & (labels - {one.label})] or left[:1]
         ordered += ready
-        left = [agent for agent in left if agent not in ready]
+        left = [one for one in left if one not in ready]
     return ordered
 
 
-def read_components(file: Path) -> list[Found | AgentFound]:
-    """The components of one file.
+def read_components(file: Path) -> list[Found | AgentFound | ServiceFound]:
+    """The components and services of one file.
 
     Raises:
         InvalidInput: With file and line.
@@ -134,7 +152,11 @@ def read_components(file: Path) -> list[Found | AgentFound]:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{file}: cannot be read as Python source: {error}") from error
     names = _Names(tree)
-    found: list[Found | AgentFound] = [*read_agents(tree, names.meaning, code, file)]
+    in_file = FileNames(tree, names.meaning, file)
+    found: list[Found | AgentFound | ServiceFound] = [
+        *read_agents(tree, in_file, code, file),
+        *read_services(tree, in_file, file),
+    ]
     for node in ast.walk(tree):
         if not isinstance(node, _Function):
             continue

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from flow_platform.cli import output
 from flow_platform.cli.connection import Connection, with_connection
+from flow_platform.cli.service_drafts import FIELDS, service_path, write_draft
 from flow_platform.domain.errors import FlowError, InvalidInput
 
 if TYPE_CHECKING:
     from flow_platform.cli.remote import Remote
-
-FIELDS: Final = ("slug", "name", "description", "ring", "endpoints")
-"""What a file says of a service."""
 
 
 class Action(StrEnum):
@@ -63,23 +61,17 @@ def service(
                 body = {"slug": slug, "name": name, "ring_id": remote.ring_id(ring)}
                 _tell(remote.post("/services", body)[1], f"made {slug}, a draft", "id", as_json)
             case Action.SHOW:
-                _show(remote.get(_path(slug)), as_json)
+                _show(remote.get(service_path(slug)), as_json)
             case Action.PUBLISH:
                 _publish(remote, slug, as_json)
             case Action.CALL:
                 _call(remote, slug, endpoint or "", given, version)
             case Action.TOKEN:
-                made = remote.post(f"{_path(slug)}/tokens", {"name": name or "cli"})[1]
+                made = remote.post(f"{service_path(slug)}/tokens", {"name": name or "cli"})[1]
                 _tell(made, f"made a token of {slug}, until {made['expires_at']}", "token", as_json)
             case _:
-                remote.delete(_path(slug))
+                remote.delete(service_path(slug))
                 output.say(f"deleted {slug}")
-
-
-def _path(slug: str) -> str:
-    from flow_sdk.executions import segment
-
-    return f"/services/{segment('service', slug)}"
 
 
 def _tell(document: dict[str, Any], done: str, result: str, as_json: bool) -> None:
@@ -124,57 +116,14 @@ def _show(service: dict[str, Any], as_json: bool) -> None:
 
 def _publish(remote: Remote, target: str, as_json: bool) -> None:
     """Of a file the draft is made what the file says, first."""
-    slug = _draft_of(remote, Path(target)) if target.endswith(".json") else target
-    status, published = remote.post(f"{_path(slug)}/publish", {})
+    slug = write_draft(remote, _read(Path(target))) if target.endswith(".json") else target
+    status, published = remote.post(f"{service_path(slug)}/publish", {})
     if as_json:
         output.emit_json(published)
         return
     verb = "published" if status == 201 else "unchanged:"
     output.say(f"{verb} version {published['version']} of {slug}")
     output.emit(published["skills"]["service"]["base_path"])
-
-
-def _draft_of(remote: Remote, path: Path) -> str:
-    from flow_platform.cli.remote import Refused
-
-    wanted = _read(path)
-    slug, endpoints = str(wanted["slug"]), cast("list[dict[str, Any]]", wanted.get("endpoints") or [])
-    body = {name: wanted[name] for name in ("name", "description") if name in wanted}
-    if "ring" in wanted:
-        body["ring_id"] = remote.ring_id(str(wanted["ring"]))
-    try:
-        found = remote.patch(_path(slug), body)
-    except Refused as error:
-        if error.error_code != "not_found":
-            raise
-        found = remote.post("/services", {"slug": slug, **body})[1]
-    names = {str(one.get("name")) for one in endpoints}
-    existing = {one["name"] for one in found["endpoints"]}
-    for name in existing:  # All of them: a new one may have the path of one that goes or changes.
-        if name not in names:
-            remote.delete(f"{_path(slug)}/endpoints/{name}")
-    for one in endpoints:
-        if one.get("name") in existing:
-            remote.patch(f"{_path(slug)}/endpoints/{one['name']}", _DEFAULTS | one)
-        else:
-            remote.post(f"{_path(slug)}/endpoints", one)
-    return slug
-
-
-_DEFAULTS: Final[dict[str, Any]] = {
-    "title": "",
-    "description": "",
-    "tags": [],
-    "request_schema": None,
-    "response_schema": None,
-    "timeout_seconds": None,
-    "async_eligible": False,
-    "expose_as_agent_tool": True,
-    "tool_description": "",
-    "when_to_use": [],
-    "auth": "platform",
-}
-"""What an endpoint is where the file says nothing."""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -197,7 +146,7 @@ def _call(remote: Remote, slug: str, endpoint: str, given: str, version: int | N
     arguments = read_input(given)
     if not isinstance(arguments, dict):
         raise InvalidInput(f"--input {output.compact(given, 80)!r}: expected an object of all arguments")
-    service = remote.get(_path(slug))
+    service = remote.get(service_path(slug))
     at = service["base_path"] + (f"/v{version}" if version else "")
     handle = remote.submit(f"{at}/tools/{endpoint}", {"arguments": arguments})
     document = remote.status(handle["execution_id"], hold_seconds=60)
