@@ -24,8 +24,8 @@ from typing import Any, Final
 HEADER: Final = "X-Flow-Replay"
 MAX_RANGES: Final = 100  # Said with one request: a header stays below the 8 KiB that servers commonly take.
 
-_NUMBER: Final = r"\d{1,9}"
-_WORDS: Final = re.compile(rf"(?:(occurrence|after)=({_NUMBER})|(made)=([\d,-]+)|(over))")
+_NUMBER: Final = "[0-9]{1,9}"
+_WORDS: Final = re.compile(rf"(?:(occurrence|after)=({_NUMBER})|(made)=([0-9,-]+)|(over))")
 _RANGE: Final = re.compile(rf"({_NUMBER})(?:-({_NUMBER}))?")
 
 
