@@ -15,10 +15,11 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from flow_platform.domain import errors
-from flow_sdk.wire.durable import SUSPENDED, CheckpointStatus
+from flow_sdk.wire.durable import SUSPENDED, CheckpointDocument, CheckpointStatus
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind, Status
 from tests.support.eventually import eventually
+from tests.support.harness_calls import HarnessCalls
 from tests.support.played_workflow import LOST, Workflow
 from tests.support.retries import ERROR, retry
 from tests.support.scripted_runner import held
@@ -66,6 +67,8 @@ class Run:
         ran: How often each child was handed to a runner and ended.
         done: How often each step's function was kept, by checkpoint.
         ids: Of the workflow, and of the one that repeats it.
+        is_harness: Its calls go through the SDK, and so are numbered there and given ahead.
+        harness: Of the attempt.
         left: Operations until the next interruption; None: there is none.
     """
 
@@ -82,9 +85,12 @@ class Run:
     losses: int = 0
     is_over: bool = False
     ids: list[str] = field(default_factory=list[str])
+    is_harness: bool = False
+    harness: HarnessCalls | None = None
 
     async def attempt(self) -> list[Any] | None:
         """The result; None when it was interrupted."""
+        self.harness = HarnessCalls(self.workflow) if self.is_harness else None
         self.waits.clear()
         self.asked.clear()
         work = asyncio.create_task(self._perform(self.program))
@@ -97,6 +103,7 @@ class Run:
         """Ends the attempt in one way or the other, says a stale word after it, and waits for the next."""
         stale = self.workflow.assignment
         if self.waits and self.draw.random() < 0.5:
+            await self.settle()
             details = [{"field": f"{kind}_id", "message": one} for kind, one in sorted(self.waits)]
             error: dict[str, Any] = {"code": SUSPENDED, "details": details}
         else:
@@ -112,6 +119,11 @@ class Run:
         await self.send_all()
         await self.begin()
         await self.speak_late(stale)
+
+    async def settle(self) -> None:
+        """What the harness says before it ends an attempt itself; one that is lost says nothing."""
+        if self.harness is not None:
+            await self.harness.end()
 
     async def begin(self) -> None:
         async def handed_out() -> bool:
@@ -145,6 +157,7 @@ class Run:
 
     async def fail_and_retry(self) -> None:
         """Ends it as failed, and goes on as the execution that repeats it."""
+        await self.settle()
         await self.stage.runner.report(self.workflow.assignment, error=ERROR)
         ended = await self.stage.wait(self.workflow.id)
         assert ended.status is Status.FAILED, ended
@@ -177,11 +190,16 @@ class Run:
             await asyncio.wait(tasks)
 
     async def _call(self, node: Node) -> str:
-        made = await self._do(lambda: self.workflow.call({"kind": node.kind, "name": node.name}))
-        ended = await self._until("execution", made.id, lambda: self.stage.wait(made.id, 0.2))
+        made = await self._do(lambda: self._made({"kind": node.kind, "name": node.name}))
+        ended = await self._until("execution", made, lambda: self.stage.wait(made, 0.2))
         expected = Status.FAILED if node.kind == "fails" else Status.COMPLETED
         assert ended.status is expected, ended
         return f"caught {node.name}" if node.kind == "fails" else str(ended.output)
+
+    async def _made(self, given: Any) -> str:
+        if self.harness is None:
+            return (await self.workflow.call(given)).id
+        return (await self.harness.call(given))["execution_id"]
 
     async def _step(self, node: Node) -> Any:
         asked = await self._do(lambda: self._ask("step", node.name))
@@ -208,6 +226,8 @@ class Run:
         return asked.value
 
     async def _ask(self, kind: str, name: str, **fields: Any) -> Any:
+        if self.harness is not None:
+            return CheckpointDocument.model_validate(await self.harness.ask(kind, name, **fields))
         number = self.asked[f"{kind} {name}"]
         self.asked[f"{kind} {name}"] += 1
         return await self.workflow.ask(kind, name, occurrence=number, **fields)
@@ -239,7 +259,7 @@ async def run(stage: Stage, seed: int) -> tuple[Run, list[Any]]:
     execution = await stage.submit("flow", kind=Kind.WORKFLOW, timeout_seconds=20_000)
     played = Workflow.__new__(Workflow)
     played.stage, played.id, played.assignment = stage, execution.id, None  # type: ignore[assignment]
-    running = Run(stage, program, draw, played)
+    running = Run(stage, program, draw, played, is_harness=draw.random() < 0.7)
     world = asyncio.create_task(_serve(running))
     running.ids.append(played.id)
     try:
@@ -257,6 +277,7 @@ async def run(stage: Stage, seed: int) -> tuple[Run, list[Any]]:
             await running.fail_and_retry()
             result = await running.attempt()
         assert result is not None
+        await running.settle()
         await stage.runner.report(played.assignment, result)
         ended = await stage.wait(played.id)
         assert (ended.status, ended.output) == (Status.COMPLETED, result), ended
