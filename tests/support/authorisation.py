@@ -17,7 +17,7 @@ REFUSED: Final = (401, 403, 409)  # Of no use any more: by itself, for the role,
 _PLACEHOLDER: Final = re.compile(r"{(\w+)}")
 IDS: Final = (
     *("component", "ring", "deployment", "execution", "schedule", "key", "checkpoint", "part", "agent", "session"),
-    *("transaction", "service", "endpoint", "token", "job"),
+    *("transaction", "service", "endpoint", "token", "job", "server"),
 )
 """Of what requests name by id; the placeholders of the table."""
 

@@ -45,7 +45,7 @@ def make() -> MCPServer[Any]:
     @server.tool()
     def variables() -> dict[str, str]:
         """What the server was given."""
-        print("looked at the variables", file=sys.stderr)
+        sys.stderr.write("looked at the variables\n")
         return dict(os.environ)
 
     @server.tool()

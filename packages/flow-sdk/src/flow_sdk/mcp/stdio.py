@@ -89,6 +89,10 @@ class StdioTransport:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join(END_SECONDS)
+        # A program that it started may still hold it, and then the thread reads on.
+        if self._process.stderr is not None and not self._reader.is_alive():
+            self._process.stderr.close()
 
     def _write(self, message: Message, deadline: Deadline) -> None:
         """Reads meanwhile: a program that waits for us to read would never read what we write."""

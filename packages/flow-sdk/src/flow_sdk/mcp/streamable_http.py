@@ -189,8 +189,9 @@ class _Events:
                 name, _, value = line.partition(":")
                 value = value.removeprefix(" ")
                 match name:
-                    case "" if not line and data:
-                        yield "\n".join(data).encode()
+                    case "" if not line:
+                        if any(data):  # One without is only there for its id.
+                            yield "\n".join(data).encode()
                         data, size = [], 0
                     case "data":
                         data.append(value)
