@@ -80,6 +80,11 @@ class GvisorContainer(NamespacesContainer):
         self._empty = Usage()
         self._loop.add_reader(self._control.fileno(), self._on_keeper)
 
+    @property
+    def process(self) -> int:
+        """Its outermost process, on the host: everything of the container is below it."""
+        return self._process
+
     # --- being made ---
 
     def take_their_ends(self) -> list[int]:
