@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,24 +55,37 @@ class DockerDaemon:
             self.process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
         give_up = time.monotonic() + START_SECONDS
         while True:
-            with contextlib.suppress(httpx.HTTPError), self.client() as client:
-                if client.get("/_ping").status_code == 200:
+            if self._listens():
+                with contextlib.suppress(httpx.HTTPError), self.client() as client:
+                    client.get("/_ping").raise_for_status()
                     return
             said = (self.folder / "log").read_text(errors="replace")[-3000:]
             assert self.process.poll() is None, f"dockerd ended: {said}"
             assert time.monotonic() < give_up, f"dockerd does not answer: {said}"
             time.sleep(0.05)
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ends the daemon. With SIGKILL its containers go on, as do its helpers, until it is started again."""
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self.folder / "socket")) == 0
+
+    def stop(self) -> None:
+        """Ends the daemon, and with it its containers, unless it was started with `--live-restore`."""
         if self.process is None:
             return
-        self.process.send_signal(number)
+        self.process.terminate()
         self.process.wait(30)
         self.process = None
 
     def close(self) -> None:
+        """With its containers, which a daemon that lets them live is asked to remove first."""
+        if "--live-restore" in self.options and self.process is not None:
+            with self.client() as client:
+                for container in self.containers():
+                    client.delete(f"/containers/{container}", params={"force": 1})
         self.stop()
+        for line in Path("/proc/mounts").read_text().splitlines():  # Of a daemon that did not end in peace.
+            if line.split()[1].startswith(str(self.folder)):
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -85,15 +98,22 @@ def missing() -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
-def docker() -> Iterator[DockerDaemon]:
-    """One daemon for all tests that do not stop it."""
+@contextlib.contextmanager
+def own_daemon(*options: str) -> Generator[DockerDaemon]:
+    """One that may be stopped; skips the test where there can be none."""
     if why := missing():
         pytest.skip(why)
     # A short path: the names of sockets have at most 107 bytes.
-    daemon = DockerDaemon(Path(tempfile.mkdtemp(prefix="flow-docker-", dir="/var/tmp")))
+    daemon = DockerDaemon(Path(tempfile.mkdtemp(prefix="flow-docker-", dir="/var/tmp")), options)
     try:
         daemon.start()
         yield daemon
     finally:
         daemon.close()
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[DockerDaemon]:
+    """One for all tests that do not stop it."""
+    with own_daemon() as daemon:
+        yield daemon

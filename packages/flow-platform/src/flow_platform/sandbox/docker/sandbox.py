@@ -203,12 +203,13 @@ class DockerSandbox:
         opened = self._now()
         try:
             container = await self._make(_Kind("", ()))
-        except OSError as exc:
+        except PermissionError as exc:
             # Root, but not over the engine's containers: they are in a user namespace, or this process is.
             logger.info("containers cannot be closed up from outside", extra={"reason": str(exc)})
             opened.recipe = replace(opened.recipe, hardens=False)
             container = await self._make(_Kind("", ()))
         await container.end()
+        await asyncio.gather(*self._tasks)  # Until it is removed.
 
     async def _make(self, kind: _Kind) -> DockerContainer:
         opened = self._now()
@@ -222,6 +223,9 @@ class DockerSandbox:
             identity = await opened.engine.create(f"flow-{secrets.token_hex(8)}", body)
             await opened.engine.start(identity)
             made = await self._meet(opened, recipe, kind, identity, way_in, user)
+        except (FileNotFoundError, ProcessLookupError) as exc:
+            raise SandboxUnavailable(f"a container ended while it was being made: {exc}") from exc
+        else:
             return made
         finally:
             way_in.close()
@@ -246,9 +250,15 @@ class DockerSandbox:
             for descriptor in (their_out, their_err):
                 os.set_blocking(descriptor, True)
             arrived = await self._arrive(opened, kind, identity, way_in, (their_out, their_err))
-            _check_python(kind, arrived)
-            if recipe.hardens:
-                _close_up(arrived)
+            try:
+                _check_python(kind, arrived)
+                if recipe.hardens:
+                    hardening.close_up(arrived.process)
+                made = Made(opened.engine, identity, arrived, out, err, recipe.hardens)
+                return DockerContainer(made, lambda container: self._forget(container, user))
+            except BaseException:
+                arrived.close()
+                raise
         except BaseException:
             os.close(out)
             os.close(err)
@@ -256,8 +266,6 @@ class DockerSandbox:
         finally:
             os.close(their_out)
             os.close(their_err)
-        made = Made(opened.engine, identity, arrived, out, err, recipe.hardens)
-        return DockerContainer(made, lambda container: self._forget(container, user))
 
     async def _arrive(
         self, opened: _Opened, kind: _Kind, identity: str, way_in: entrance.Entrance, streams: tuple[int, int]
@@ -368,19 +376,10 @@ def _start_reaper(socket_path: str, owner: leftovers.Owner, folder: Path) -> sub
     )
 
 
-def _close_up(arrived: entrance.Arrived) -> None:
-    try:
-        hardening.close_up(arrived.process)
-    except OSError:
-        arrived.close()
-        raise
-
-
 def _check_python(kind: _Kind, arrived: entrance.Arrived) -> None:
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     theirs = arrived.about.get("python")
     if kind.environment and (theirs, arrived.about.get("machine")) != (ours, platform.machine()):
-        arrived.close()
         raise SandboxUnavailable(
             f"the image has Python {theirs!r} on {arrived.about.get('machine')!r}, packages are installed for {ours!r} "
             f"on {platform.machine()!r}",
