@@ -18,6 +18,7 @@ from flow_platform.store.base import Store
 from tests.contract.api.hands import Platform, Tenant, refused
 from tests.support.eventually import eventually
 from tests.support.store_records import NOW, SECOND
+from tests.support.two_organizations import new_tenant
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -48,6 +49,40 @@ async def test_a_key_asks_as_its_role_in_its_workspace(tenant: Tenant, other: Te
             identity = (await client.get("http://flow.test/api/v1/auth/whoami")).json()
         assert (identity["subject"], identity["role"]) == ("API key ci", "viewer")
         assert identity["workspace_id"] == tenant.workspace.workspace_id
+
+
+async def test_a_key_for_the_whole_organization_reaches_all_of_its_workspaces_and_no_other(
+    platform: Platform, tenant: Tenant, other: Tenant
+) -> None:
+    sibling = await new_tenant(platform, tenant.workspace.org_id)
+    org_id = tenant.workspace.org_id
+    path = f"http://flow.test/api/v1/orgs/{org_id}/api-keys"
+    wide = platform.engine.tokens.for_user("root", org_id, None, Role.ADMIN, timedelta(hours=1), platform.now)
+    own = await made(tenant, Role.ADMIN)
+    async with platform.client(wide) as root, tenant.client() as admin, asking(tenant, own["key"]) as program:
+        for one_workspace in (admin, program):  # Administrators of one workspace.
+            refused(await one_workspace.post(path, json={"name": "all", "role": "viewer"}), 403, "forbidden")
+            refused(await one_workspace.get(path), 403, "forbidden")
+            refused(await one_workspace.delete(f"{path}/{own['id']}"), 403, "forbidden")
+        refused(await root.post(path, json={"name": "all", "role": "no-such"}), 422, "invalid_input")
+        refused(await root.delete(f"{path}/{own['id']}"), 404, "not_found")  # It is a workspace's.
+        made_one = (await root.post(path, json={"name": "all", "role": "viewer"})).json()
+        assert made_one["workspace_id"] is None
+        assert [key["id"] for key in (await root.get(path)).json()["items"]] == [made_one["id"]]
+        assert made_one["id"] not in [key["id"] for key in (await admin.get("/api-keys")).json()["items"]]
+        refused(await admin.delete(f"/api-keys/{made_one['id']}"), 404, "not_found")
+        async with platform.client(None) as anybody:
+            anybody.headers["x-api-key"] = made_one["key"]
+            for each in (tenant, sibling):
+                assert (await anybody.get(f"{each.path}/rings")).status_code == 200
+                refused(await anybody.post(f"{each.path}/rings", json={}), 403, "forbidden")
+            refused(await anybody.get(f"{other.path}/rings"), 404, "not_found")
+            exchanged = await anybody.post("/api/v1/auth/token", json={})
+            identity = (await anybody.get("/api/v1/auth/whoami")).json()
+            assert (identity["workspace_id"], identity["subject"]) == (None, "API key all")
+            assert exchanged.status_code == 201
+            assert (await root.delete(f"{path}/{made_one['id']}")).status_code == 204
+            refused(await anybody.get(f"{tenant.path}/rings"), 401, "api_key_invalid")
 
 
 async def test_a_key_wins_over_a_token(tenant: Tenant) -> None:

@@ -1,4 +1,4 @@
-"""API keys of a workspace over HTTP."""
+"""API keys over HTTP: those of a workspace, and those for a whole organization."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flow_platform.api.access import ORGANIZATION
 from flow_platform.api.answers import json_answer, page_answer
 from flow_platform.api.auth import require_no_api_key
 from flow_platform.api.auth_routes import printable
 from flow_platform.api.body import read_model
-from flow_platform.api.context import context_of, principal_of, reference, workspace_of
+from flow_platform.api.context import context_of, principal_of, reference
 from flow_platform.api.routing import WORKSPACE, Route
 from flow_platform.domain.api_key import DEFAULT_LIFE, MAX_LIFE, ApiKey
-from flow_platform.domain.principal import Action
-from flow_platform.engine.releases import require_not_execution
 from flow_platform.store.base import Page
 from flow_sdk.wire.management import PageDocument
 from flow_sdk.wire.secrets import ApiKeyDocument
@@ -29,7 +28,7 @@ _TAG: Final = "API keys"
 
 
 class ApiKeyBody(BaseModel):
-    """A key of this workspace. Every key expires."""
+    """A key of this workspace, or of the whole organization. Every key expires."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -45,25 +44,29 @@ class ApiKeyRoutes:
         self._engine = engine
 
     def routes(self) -> list[Route]:
-        keys = f"{WORKSPACE}/api-keys"
+        return [*self._routes(WORKSPACE, ""), *self._routes(ORGANIZATION, " for the whole organization")]
+
+    def _routes(self, place: str, of: str) -> list[Route]:
+        keys = f"{place}/api-keys"
         return [
             Route(
                 "POST",
                 keys,
                 self.create,
-                "Makes a key; the answer is the only one that has it.",
+                f"Makes a key{of}; the answer is the only one that has it.",
                 tag=_TAG,
                 answers={201: ApiKeyDocument},
                 body=ApiKeyBody,
             ),
-            Route("GET", keys, self.list, "All keys, without themselves.", tag=_TAG, answers={200: PageDocument}),
-            Route("DELETE", f"{keys}/{{key_id}}", self.delete, "Revokes a key.", tag=_TAG, answers={204: "Revoked"}),
+            Route("GET", keys, self.list, f"All keys{of}, without themselves.", tag=_TAG, answers={200: PageDocument}),
+            Route(
+                "DELETE", f"{keys}/{{key_id}}", self.delete, f"Revokes a key{of}.", tag=_TAG, answers={204: "Revoked"}
+            ),
         ]
 
     async def create(self, request: Request) -> Response:
         principal = principal_of(request)
-        org_id, workspace_id = workspace_of(request)
-        require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)  # Before the body is read.
+        org_id, workspace_id = _place(request)
         require_no_api_key(context_of(request.scope), "makes no others")
         body = await read_model(request, ApiKeyBody)
         life = timedelta(seconds=body.ttl_seconds)
@@ -74,14 +77,19 @@ class ApiKeyRoutes:
         return json_answer(api_key_document(record, key), 201, {"Cache-Control": "no-store"})
 
     async def list(self, request: Request) -> Response:
-        keys = await self._engine.api_keys.of_workspace(principal_of(request), *workspace_of(request))
+        keys = await self._engine.api_keys.of_workspace(principal_of(request), *_place(request))
         return page_answer(Page([], None), [api_key_document(key) for key in keys])
 
     async def delete(self, request: Request) -> Response:
         key_id = reference(request, "key_id", "API key")
-        await self._engine.api_keys.delete(principal_of(request), *workspace_of(request), key_id)
+        await self._engine.api_keys.delete(principal_of(request), *_place(request), key_id)
         self._engine.credentials.tell()  # Requests of that key which are open now end.
         return Response(status_code=204)
+
+
+def _place(request: Request) -> tuple[str, str | None]:
+    """Organization and workspace of the path, which may name none."""
+    return request.path_params["org_id"], request.path_params.get("workspace_id")
 
 
 def api_key_document(record: ApiKey, key: str | None = None) -> ApiKeyDocument:
@@ -89,6 +97,7 @@ def api_key_document(record: ApiKey, key: str | None = None) -> ApiKeyDocument:
         id=record.id,
         name=record.name,
         role=record.role_name,
+        workspace_id=record.workspace_id,
         prefix=record.shown,
         created_at=record.created_at,
         created_by=record.created_by,

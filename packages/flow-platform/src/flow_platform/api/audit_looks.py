@@ -44,7 +44,7 @@ def _role(tx: Transaction, at: Target, _: datetime) -> Any:
 
 
 def _api_key(tx: Transaction, at: Target, _: datetime) -> Any:
-    keys = tx.api_keys.of_workspace(*_org(at))
+    keys = tx.api_keys.of_workspace(at["org_id"], at.get("workspace_id"))
     return next((key for key in keys if key.id == at["key_id"]), None)
 
 
@@ -86,6 +86,7 @@ def _execution(tx: Transaction, at: Target, _: datetime) -> Any:
 
 LOOKERS: Final[Mapping[str, Looker]] = {
     f"PUT {ORGANIZATION}/variables": _variables,
+    f"DELETE {ORGANIZATION}/api-keys/{{key_id}}": _api_key,
     **{
         f"{method} {WORKSPACE}{path}": looker
         for methods, path, looker in (

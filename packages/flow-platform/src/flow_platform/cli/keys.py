@@ -36,6 +36,9 @@ def keys(
     ttl: Annotated[
         int | None, typer.Option(min=60, help="create: seconds until its end; default 90 days.", show_default=False)
     ] = None,
+    organization: Annotated[
+        bool, typer.Option("--organization", help="Keys for the whole organization, instead of the workspace.")
+    ] = False,
     retire_after: Annotated[
         int | None,
         typer.Option(
@@ -55,11 +58,12 @@ def keys(
     if (most != 0 and not named) or (most is not None and len(named) > most):
         expected = {Action.CREATE: "one name", Action.REVOKE: "ids of keys"}.get(action, "nothing behind it")
         raise FlowError(f"flow keys {action.value}: expected {expected}, got {named!r}", hint="flow keys --help")
+    path = f"/api/v1/orgs/{connection.org_id}/api-keys" if organization else "/api-keys"
     with Remote(connection) as remote:
         match action:
             case Action.CREATE:
                 body = {"name": named[0], "role": role, "ttl_seconds": ttl}
-                _, made = remote.post("/api-keys", {name: value for name, value in body.items() if value is not None})
+                _, made = remote.post(path, {name: value for name, value in body.items() if value is not None})
                 if as_json:
                     output.emit_json(made)
                 else:
@@ -67,10 +71,10 @@ def keys(
                     output.emit(made["key"])
             case Action.REVOKE:
                 for key_id in named:
-                    remote.delete(f"/api-keys/{key_id}")
+                    remote.delete(f"{path}/{key_id}")
                     output.say(f"revoked {key_id}")
             case Action.LIST:
-                _show_api_keys(remote.get("/api-keys")["items"], as_json)
+                _show_api_keys(remote.get(path)["items"], as_json)
             case _:
                 _show_signing_keys(_signing_keys(remote, action, retire_after), as_json)
 

@@ -1,4 +1,7 @@
-"""API keys: long-lived credentials of programs, for one workspace and one role."""
+"""API keys: long-lived credentials of programs, for one role in one workspace, or in a whole organization.
+
+The name of a key is the service account that it acts as: whoever replaces one makes a second of the same name first.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from flow_platform.domain.principal import Role
 
 PREFIX: Final = "fl_"
 SHOWN_CHARACTERS: Final = len(PREFIX) + 6  # Enough to tell keys apart; 220 bits stay unknown.
-MAX_KEYS: Final = 200  # Of one workspace.
+MAX_KEYS: Final = 200  # Of one workspace, and of an organization itself.
 DEFAULT_LIFE: Final = timedelta(days=90)
 MAX_LIFE: Final = timedelta(days=366)
 _KEY: Final = re.compile(r"fl_[A-Za-z0-9_-]{43}")  # 32 random bytes in base64.
@@ -23,6 +26,7 @@ class ApiKey:
     """What is kept of a key: not the key.
 
     Attributes:
+        workspace_id: None: for all workspaces of the organization.
         shown: Its first characters.
         digest: SHA-256 of the key, hexadecimal. Enough, without salt and without a slow hash: these are against
             guessing what people choose, and a key is 256 random bits.
@@ -32,7 +36,7 @@ class ApiKey:
 
     id: str
     org_id: str
-    workspace_id: str
+    workspace_id: str | None
     name: str
     role: Role
     shown: str

@@ -27,7 +27,7 @@ MAX_NOTED: Final = 10_000  # Keys whose last noted use is remembered.
 
 
 class ApiKeys:
-    """The API keys of all workspaces."""
+    """The API keys of all organizations. A workspace of None: those for a whole organization."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -39,19 +39,19 @@ class ApiKeys:
         self,
         principal: Principal,
         org_id: str,
-        workspace_id: str,
+        workspace_id: str | None,
         name: str,
         role: Role,
         life: timedelta,
         custom_role: str | None = None,
     ) -> tuple[ApiKey, str]:
-        """Makes a key for a workspace; the key itself is told this once.
+        """Makes a key for a workspace, or all of the organization; the key itself is told this once.
 
         Raises:
             Forbidden, NotFound: As for everything that only admins may.
             InvalidInput: `too_many_api_keys`.
         """
-        require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)
+        _require(principal, org_id, workspace_id)
         key, now = PREFIX + secrets.token_urlsafe(32), self._clock.now()
         record = ApiKey(
             id=new_id(now),
@@ -68,11 +68,9 @@ class ApiKeys:
         )
 
         def operation(tx: Transaction) -> ApiKey:
-            check_workspace(tx, org_id, workspace_id)
+            _check_place(tx, org_id, workspace_id)
             if tx.api_keys.count(org_id, workspace_id) >= MAX_KEYS:
-                raise errors.InvalidInput(
-                    f"the workspace has {MAX_KEYS} API keys, which is the most", code="too_many_api_keys"
-                )
+                raise errors.InvalidInput(f"there are {MAX_KEYS} API keys, which is the most", code="too_many_api_keys")
             tx.api_keys.insert(record)
             return record
 
@@ -80,23 +78,23 @@ class ApiKeys:
         logger.info("an API key was made", extra=_fields(record))
         return record, key
 
-    async def of_workspace(self, principal: Principal, org_id: str, workspace_id: str) -> list[ApiKey]:
+    async def of_workspace(self, principal: Principal, org_id: str, workspace_id: str | None) -> list[ApiKey]:
         """All of them, also those that have expired, newest first."""
-        require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)
+        _require(principal, org_id, workspace_id)
 
         def operation(tx: Transaction) -> list[ApiKey]:
-            check_workspace(tx, org_id, workspace_id)
+            _check_place(tx, org_id, workspace_id)
             return tx.api_keys.of_workspace(org_id, workspace_id)
 
         return await self._store.read(operation)
 
-    async def delete(self, principal: Principal, org_id: str, workspace_id: str, key_id: str) -> None:
+    async def delete(self, principal: Principal, org_id: str, workspace_id: str | None, key_id: str) -> None:
         """Revokes a key, at once.
 
         Raises:
             NotFound: There is no such key.
         """
-        require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)
+        _require(principal, org_id, workspace_id)
         if not await self._store.write(lambda tx: tx.api_keys.delete(org_id, workspace_id, key_id)):
             raise errors.NotFound(f"API key {key_id!r} not found")
         logger.info("an API key was revoked", extra={"workspace_id": workspace_id, "api_key_id": key_id})
@@ -127,8 +125,8 @@ class ApiKeys:
     async def check_exists(self, credential: Credential) -> None:
         """Raises Unauthenticated (`api_key_invalid`) when the key was revoked since it was verified."""
         principal, key_id = credential.principal, credential.api_key_id or ""
-        workspace_id = principal.workspace_id or ""
-        if not await self._store.read(lambda tx: tx.api_keys.exists(principal.org_id, workspace_id, key_id)):
+        org_id, workspace_id = principal.org_id, principal.workspace_id
+        if not await self._store.read(lambda tx: tx.api_keys.exists(org_id, workspace_id, key_id)):
             raise errors.Unauthenticated("the API key is not valid", code="api_key_invalid")
 
     async def close(self) -> None:
@@ -155,10 +153,21 @@ class ApiKeys:
             logger.info("the use of an API key was not noted: %s", error)
 
 
+def _require(principal: Principal, org_id: str, workspace_id: str | None) -> None:
+    require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)
+    if workspace_id is None and principal.workspace_id is not None:
+        raise errors.Forbidden("the token is for one workspace: expected one for the whole organization")
+
+
+def _check_place(tx: Transaction, org_id: str, workspace_id: str | None) -> None:
+    if workspace_id is not None:
+        check_workspace(tx, org_id, workspace_id)
+
+
 def _find(tx: Transaction, key: str) -> tuple[ApiKey | None, frozenset[Action]]:
     """The key, and what its role may now when it is a custom one."""
     found = tx.api_keys.find_by_digest(digest_of(key))
-    if found is None or found.custom_role is None:
+    if found is None or found.custom_role is None or found.workspace_id is None:
         return found, frozenset()
     role = tx.credentials.find_role(found.org_id, found.workspace_id, found.custom_role)
     return found, role.actions if role else frozenset()

@@ -19,7 +19,7 @@ api_keys = Table(
     metadata,
     Column("id", Word, primary_key=True),
     Column("org_id", Word, nullable=False),
-    Column("workspace_id", Word, nullable=False),
+    Column("workspace_id", Word, nullable=False),  # Of a key for the whole organization: the id of that.
     Column("name", sa.Text, nullable=False),
     Column("role", Word, nullable=False),
     Column("shown", Word, nullable=False),
@@ -58,7 +58,7 @@ class ApiKeyRows:
             {
                 "id": key.id,
                 "org_id": key.org_id,
-                "workspace_id": key.workspace_id,
+                "workspace_id": key.workspace_id or key.org_id,
                 "name": key.name,
                 "role": key.role.value,
                 "shown": key.shown,
@@ -75,20 +75,22 @@ class ApiKeyRows:
         row = self._connection.row(_FIND, {"digest": digest})
         return _key(row) if row else None
 
-    def of_workspace(self, org_id: str, workspace_id: str) -> list[ApiKey]:
-        rows = self._connection.rows(_LIST, {"org_id": org_id, "workspace_id": workspace_id})
+    def of_workspace(self, org_id: str, workspace_id: str | None) -> list[ApiKey]:
+        rows = self._connection.rows(_LIST, {"org_id": org_id, "workspace_id": workspace_id or org_id})
         return [_key(row) for row in rows]
 
-    def count(self, org_id: str, workspace_id: str) -> int:
-        row = self._connection.row(_COUNT, {"org_id": org_id, "workspace_id": workspace_id})
+    def count(self, org_id: str, workspace_id: str | None) -> int:
+        row = self._connection.row(_COUNT, {"org_id": org_id, "workspace_id": workspace_id or org_id})
         return row[0] if row else 0
 
-    def exists(self, org_id: str, workspace_id: str, key_id: str) -> bool:
-        parameters = {"id": key_id, "org_id": org_id, "workspace_id": workspace_id}
+    def exists(self, org_id: str, workspace_id: str | None, key_id: str) -> bool:
+        parameters = {"id": key_id, "org_id": org_id, "workspace_id": workspace_id or org_id}
         return self._connection.row(_EXISTS, parameters) is not None
 
-    def delete(self, org_id: str, workspace_id: str, key_id: str) -> bool:
-        return self._connection.run(_DELETE, {"id": key_id, "org_id": org_id, "workspace_id": workspace_id}) == 1
+    def delete(self, org_id: str, workspace_id: str | None, key_id: str) -> bool:
+        return (
+            self._connection.run(_DELETE, {"id": key_id, "org_id": org_id, "workspace_id": workspace_id or org_id}) == 1
+        )
 
     def note_use(self, key_id: str, at: datetime) -> None:
         self._connection.run(_NOTE_USE, {"id_": key_id, "at": to_micros(at)})
@@ -99,7 +101,7 @@ def _key(row: Row) -> ApiKey:
     return ApiKey(
         id=id_,
         org_id=org_id,
-        workspace_id=workspace_id,
+        workspace_id=None if workspace_id == org_id else workspace_id,
         name=name,
         role=Role(role),
         shown=shown,

@@ -25,11 +25,12 @@ class SecretDocument(Document):
 
 
 class ApiKeyDocument(Document):
-    """What is told of an API key. `key`: itself, in the answer to its making alone."""
+    """What is told of an API key. `key`: itself, in the answer to its making alone. `workspace_id`: None: of all."""
 
     id: str
     name: str
     role: str
+    workspace_id: str | None = None
     prefix: str
     created_at: datetime
     created_by: str
