@@ -177,6 +177,19 @@ async def test_a_submit_is_its_own_record(tenant: Tenant) -> None:
     assert [entry["action"] for entry in await entries(tenant)] == ["POST W/code-blocks"]
 
 
+async def test_what_was_repeated_by_hand_says_by_whom(tenant: Tenant) -> None:
+    await tenant.publish()
+    execution_id = await tenant.submit()
+    async with tenant.client() as client:
+        await client.post(f"/executions/{execution_id}/cancel")
+        answer = await client.post(f"/executions/{execution_id}/retry", headers={"X-Request-ID": "again"})
+        new = (await client.get(f"/executions/{answer.json()['execution_id']}")).json()
+    assert new["submitted_by"] == {"subject": "ada", "role": "admin", "request_id": "again", "address": "127.0.0.1"}
+    entry = (await entries(tenant))[0]
+    assert entry["action"] == "POST W/executions/{execution_id}/retry"
+    assert entry["after"][0]["id"] == new["execution_id"]
+
+
 # Refusals
 
 

@@ -18,6 +18,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Principal
 from flow_platform.domain.release import Ring
+from flow_platform.engine.audited import submitter_of
 from flow_platform.engine.mcp_tools import INPUT, McpTool
 from flow_platform.engine.service_calls import Call, Caller, check_may_call
 from flow_platform.engine.service_input import tool_input
@@ -82,6 +83,7 @@ class McpCalls:
             input_data=arguments[INPUT] if tool.is_wrapped else arguments,
             lifecycle_event=LIFECYCLE_EVENT,
             ring_id=ring.id,
+            submitted_by=submitter_of(principal),
         )
         org_id, workspace_id = tool.component.org_id, tool.component.workspace_id
         return await self._engine.submitter.submit(principal, org_id, workspace_id, submission, None)

@@ -14,10 +14,12 @@ from pydantic_core import to_json
 from starlette.requests import Request
 
 from flow_platform.api.body import THREAD_FROM_BYTES, read_object
+from flow_platform.api.context import principal_of
 from flow_platform.api.instants import parse_instant
 from flow_platform.domain.errors import PayloadTooLarge
 from flow_platform.domain.limits import MAX_PRIORITY
 from flow_platform.engine.accept import Submission
+from flow_platform.engine.audited import submitter_of
 from flow_platform.engine.submit import IdempotencyKey
 from flow_platform.engine.validation import invalid, missing
 from flow_sdk.wire.status import Kind
@@ -105,6 +107,7 @@ def parse_submission(request: Request, kind: Kind, component: str, body: dict[st
         concurrency_key=_text(body, "concurrency_key"),
         priority=_priority(body),
         start_at=_start_at(body, now),
+        submitted_by=submitter_of(principal_of(request)),
     )
 
 

@@ -18,6 +18,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.firing import Cause, Firing, FiringStatus
 from flow_platform.domain.schedule import Cancel, Skip, Start, Wait, decide, decided_until, next_due_at
 from flow_platform.engine.accept import Submission, accept
+from flow_platform.engine.audited import submitter_named
 from flow_platform.engine.budgets import admit
 from flow_platform.engine.cancel import Cancelled, cancel_tree
 from flow_platform.engine.ends import Ends
@@ -183,6 +184,7 @@ def accept_run(tx: Transaction, schedule: StoredSchedule, *, now: datetime, entr
         ring_id=ring.id,
         timeout_seconds=schedule.timeout_seconds,
         is_timeout_instead=True,
+        submitted_by=submitter_named(f"schedule {schedule.id}", "schedule"),
     )
     admit(tx, org_id, workspace_id, now)
     return accept(tx, submission, component, ring, None, now=now, entropy=entropy)

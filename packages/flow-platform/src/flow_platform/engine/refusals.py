@@ -81,6 +81,7 @@ class Refusals:
         self._clock = clock
         self._gathered: dict[Refusal, _Gathered] = {}
         self._buckets: dict[tuple[str, bool], Bucket] = {}
+        self._entering = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._gathered)
@@ -103,20 +104,24 @@ class Refusals:
         """Enters what was gathered, until it is cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            latest = self._clock.now() - OTHERS_EVERY
-            due = {
-                refusal: found
-                for refusal, found in self._gathered.items()
-                if refusal.subject != OTHERS or found.first_at <= latest
-            }
             try:
-                await self._enter(due)
+                async with self._entering:
+                    await self._enter(self._due())
             except errors.StoreUnavailable as error:
                 logger.warning("refusals were not entered yet: %s", error)
 
     async def flush(self) -> None:
-        """Enters all that was gathered until now."""
-        await self._enter(dict(self._gathered))
+        """Returns when all that was gathered until now is entered."""
+        async with self._entering:
+            await self._enter(dict(self._gathered))
+
+    def _due(self) -> dict[Refusal, _Gathered]:
+        latest = self._clock.now() - OTHERS_EVERY
+        return {
+            refusal: found
+            for refusal, found in self._gathered.items()
+            if refusal.subject != OTHERS or found.first_at <= latest
+        }
 
     async def _enter(self, due: Mapping[Refusal, _Gathered]) -> None:
         if not due:

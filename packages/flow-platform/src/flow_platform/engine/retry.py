@@ -9,6 +9,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, system_entropy
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
+from flow_platform.engine.audited import submitter_of
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.execution_filters import with_ids
 from flow_platform.engine.grants import Grant, Grants
@@ -87,6 +88,7 @@ class Retries:
         require_retry(principal, org_id, workspace_id)
         check_key(idempotency)
         started, now = self._stages.now(), self._clock.now()
+        asked = replace(changed, submitted_by=submitter_of(principal))
 
         def operation(tx: Transaction) -> tuple[Execution, bool, list[Grant]]:
             if idempotency and (earlier := first_answer(tx, org_id, workspace_id, idempotency)):
@@ -94,7 +96,7 @@ class Retries:
             old = tx.executions.find_in_workspace(org_id, workspace_id, execution_id)
             if old is None:
                 raise errors.NotFound(f"execution {execution_id!r} not found")
-            execution = repeat(tx, old, changed, now, self._entropy)
+            execution = repeat(tx, old, asked, now, self._entropy)
             if idempotency:
                 record = IdempotencyRecord(idempotency.key, idempotency.fingerprint, execution.id)
                 tx.executions.save_idempotent(org_id, workspace_id, record, now)
@@ -130,22 +132,23 @@ class Retries:
         if dry_run:
             result.retried = dict.fromkeys(ids)
             return result
+        changed = Changed(version, submitted_by=submitter_of(principal))
         for start in range(0, len(ids), RETRY_BATCH):
             batch = ids[start : start + RETRY_BATCH]
-            done, granted = await self._store.write(lambda tx, batch=batch: self._retry_all(tx, batch, version))
+            done, granted = await self._store.write(lambda tx, batch=batch: self._retry_all(tx, batch, changed))
             self._tell(granted)
             result.retried |= done.retried
             result.refused += done.refused
         return result
 
-    def _retry_all(self, tx: Transaction, ids: list[str], version: VersionWish) -> tuple[BulkRetried, list[Grant]]:
+    def _retry_all(self, tx: Transaction, ids: list[str], changed: Changed) -> tuple[BulkRetried, list[Grant]]:
         result = BulkRetried()
         for execution_id in ids:
             old = tx.executions.find(execution_id)
             if old is None:
                 continue
             try:
-                new = repeat(tx, old, Changed(version), self._clock.now(), self._entropy)
+                new = repeat(tx, old, changed, self._clock.now(), self._entropy)
             except errors.FlowError as error:
                 if type(error) not in (errors.NotFound, errors.Conflict, errors.BudgetExhausted):
                     raise  # Of the store, which runs the whole batch again.

@@ -47,10 +47,12 @@ class Changed:
     Attributes:
         version: A number; "active": what is active in the ring now; None: the one that ran.
         input: None: the same.
+        submitted_by: Who asks for it, see `audited.submitter_of`.
     """
 
     version: VersionWish = None
     input: NewInput | None = None
+    submitted_by: str | None = None
 
 
 def repeat(tx: Transaction, old: Execution, changed: Changed, now: datetime, entropy: Entropy) -> Execution:
@@ -127,6 +129,7 @@ def _submission(tx: Transaction, old: Execution, component: Component, changed: 
         priority=priority,
         concurrency_key=concurrency_key,
         retry_of_id=old.id,
+        submitted_by=changed.submitted_by,
     )
 
 

@@ -15,6 +15,7 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.service import AuthMode, Endpoint, PublishedService, Service, ServiceToken, canonical
 from flow_platform.domain.service_path import match, most_literal_first
+from flow_platform.engine.audited import submitter_of
 from flow_platform.engine.executions import Executions, check_token_is_live
 from flow_platform.engine.service_tokens import refused
 from flow_platform.engine.submission import Submission
@@ -132,6 +133,7 @@ class ServiceCalls:
             FlowError: As for a submit.
         """
         service, endpoint = call.opened.service, call.endpoint
+        principal = acting(call.caller, service)
         submission = Submission(
             kind=endpoint.kind,
             component=endpoint.component_id,
@@ -149,8 +151,8 @@ class ServiceCalls:
             timeout_seconds=endpoint.timeout_seconds,
             is_timeout_instead=True,
             parent_billing_transaction_id=call.parent_billing_transaction_id,
+            submitted_by=submitter_of(principal),
         )
-        principal = acting(call.caller, service)
         key = _idempotency(call, variant)
         return await self._submitter.submit(principal, service.org_id, service.workspace_id, submission, key)
 

@@ -28,7 +28,7 @@ class Submission:
         deployment_id: Runs on this deployment instead of the active one; only the engine says so.
         retry: Instead of the component's own policy; only the engine says so (a node of a graph).
         retry_of_id: The execution that this one repeats, see `repetition`; only the engine says so.
-        submitted_by: Who asks, see `audited.submitter_of`; only the engine says so.
+        submitted_by: Who asks, see `audited.submitter_of`; of no meaning below another execution.
         occurrence: How many equal calls the asking execution's attempt made before this one, as its harness says.
     """
 

@@ -20,7 +20,6 @@ from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.release import Ring
 from flow_platform.engine.accept import MAX_DEPTH, MAX_TIMEOUT_SECONDS, Submission, accept, payload_of
-from flow_platform.engine.audited import submitter_of
 from flow_platform.engine.budgets import Budgets, admit
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.grants import Grant, Grants
@@ -87,8 +86,6 @@ class Submitter:
         """
         principal.require(Action.SUBMIT, org_id, workspace_id)
         _check(submission, idempotency)
-        if principal.role is not Role.EXECUTION:
-            submission = dataclasses.replace(submission, submitted_by=submitter_of(principal))
         started = self._stages.now()
         accept = _Submit(principal, org_id, workspace_id, submission, idempotency, self._clock.now(), self._entropy)
 
