@@ -133,6 +133,8 @@ _IN_WORKSPACE: Final[dict[str, Access]] = {
 
 _ELSEWHERE: Final[dict[str, Access]] = {
     f"GET {ORGANIZATION}/variables": _DEPLOY,
+    f"GET {ORGANIZATION}/workspaces": _READ,
+    f"POST {ORGANIZATION}/workspaces": Access(Action.ADMINISTER, whole_organization=True),
     f"GET {ORGANIZATION}/api-keys": Access(Action.ADMINISTER, whole_organization=True),
     f"POST {ORGANIZATION}/api-keys": Access(Action.ADMINISTER, api_keys=False, whole_organization=True),
     f"DELETE {ORGANIZATION}/api-keys/{{key_id}}": Access(Action.ADMINISTER, whole_organization=True),

@@ -37,6 +37,7 @@ from flow_platform.api.service_calls import ServiceCallRoutes
 from flow_platform.api.services import ServiceRoutes
 from flow_platform.api.sessions import SessionRoutes
 from flow_platform.api.variables import VariableRoutes
+from flow_platform.api.workspaces import WorkspaceRoutes
 from flow_platform.domain.client_address import TrustedProxies
 from flow_platform.gateway.keys import SecretKeys
 from flow_platform.gateway.model_gateway import ModelGateway
@@ -81,6 +82,7 @@ def create_app(
         *RolloutRoutes(engine).routes(),
         *RingRoutes(engine).routes(),
         *VariableRoutes(engine).routes(),
+        *WorkspaceRoutes(engine).routes(),
         *BillingRoutes(engine).routes(),
         *ScheduleRoutes(engine).routes(),
         *SecretRoutes(engine).routes(),

@@ -39,6 +39,7 @@ RECORDED_ELSEWHERE: Final = frozenset(
         # Of executions, for themselves.
         f"POST {WORKSPACE}/executions/{{execution_id}}/checkpoints",
         f"POST {WORKSPACE}/executions/{{execution_id}}/checkpoints/{{checkpoint_id}}/result",
+        f"POST {WORKSPACE}/executions/{{execution_id}}/checkpoints/{{checkpoint_id}}/withdrawal",
         f"POST {WORKSPACE}/executions/{{execution_id}}/suspension",
         "POST /api/v1/auth/refresh",
     }

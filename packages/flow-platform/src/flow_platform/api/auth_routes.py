@@ -19,7 +19,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.credential import Credential
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine.releases import check_workspace
-from flow_platform.store.base import Transaction, Workspace
+from flow_platform.engine.workspaces import reached
 from flow_sdk.wire.management import IdentityDocument, TokenDocument, WorkspaceDocument
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class TokenRoutes:
             raise errors.Forbidden("an execution's token asks for nobody: expected a token of a user")
         credential = context_of(request.scope).credential
         assert credential is not None  # noqa: S101 - it is where the principal came from.
-        workspaces = await self._engine.store.read(lambda tx: _reached(tx, principal))
+        workspaces = await self._engine.store.read(lambda tx: reached(tx, principal, MAX_WORKSPACES))
         document = IdentityDocument(
             subject=principal.subject,
             role=principal.role_name,
@@ -175,10 +175,3 @@ class TokenRoutes:
         principal.require(Action.ADMINISTER, principal.org_id, workspace_id)
         await self._engine.store.read(lambda tx: check_workspace(tx, principal.org_id, workspace_id))
         return workspace_id
-
-
-def _reached(tx: Transaction, principal: Principal) -> list[Workspace]:
-    if principal.workspace_id is None:
-        return tx.tenancy.list_workspaces(principal.org_id, MAX_WORKSPACES)
-    found = tx.tenancy.find_workspace(principal.org_id, principal.workspace_id)
-    return [found] if found is not None else []

@@ -42,19 +42,13 @@ class CheckpointRoutes:
 
     def routes(self) -> list[Route]:
         one = f"{WORKSPACE}/executions/{{execution_id}}"
+        return [*self._of_others(one), *self._of_itself(one)]
+
+    def _of_others(self, one: str) -> list[Route]:
+        """Read and sent to by users, and by executions above it."""
         prefer = Parameter("Prefer", "`wait=N` holds the answer up to N (60) seconds.", {"type": "string"}, "header")
         key = Parameter("Idempotency-Key", "The same key sends the event once.", {"type": "string"}, "header")
         return [
-            Route(
-                "POST",
-                f"{one}/checkpoints",
-                self.ask,
-                "Asks for a step, timer, event or approval of the asking execution.",
-                tag=_TAG,
-                answers={200: CheckpointDocument},
-                body=CheckpointRequest,
-                parameters=[REPLAY],
-            ),
             Route(
                 "GET",
                 f"{one}/checkpoints",
@@ -71,6 +65,30 @@ class CheckpointRoutes:
                 tag=_TAG,
                 answers={200: CheckpointDocument},
                 parameters=[prefer],
+            ),
+            Route(
+                "POST",
+                f"{one}/events/{{name}}",
+                self.send,
+                "Sends an event, or the answer to an approval; the body is its payload, any JSON.",
+                tag=_TAG,
+                answers={202: SentDocument},
+                parameters=[key],
+            ),
+        ]
+
+    def _of_itself(self, one: str) -> list[Route]:
+        """For the container of the execution alone."""
+        return [
+            Route(
+                "POST",
+                f"{one}/checkpoints",
+                self.ask,
+                "Asks for a step, timer, event or approval of the asking execution.",
+                tag=_TAG,
+                answers={200: CheckpointDocument},
+                body=CheckpointRequest,
+                parameters=[REPLAY],
             ),
             Route(
                 "POST",
@@ -106,15 +124,6 @@ class CheckpointRoutes:
                 tag=_TAG,
                 answers={200: "An empty object"},
                 parameters=[REPLAY],
-            ),
-            Route(
-                "POST",
-                f"{one}/events/{{name}}",
-                self.send,
-                "Sends an event, or the answer to an approval; the body is its payload, any JSON.",
-                tag=_TAG,
-                answers={202: SentDocument},
-                parameters=[key],
             ),
         ]
 

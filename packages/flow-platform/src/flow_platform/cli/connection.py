@@ -72,8 +72,13 @@ def find_connection(
     workspace: str | None = None,
     data: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    *,
+    in_workspace: bool = True,
 ) -> Connection:
     """Puts a connection together.
+
+    Args:
+        in_workspace: A workspace is needed; else it is empty where none is named.
 
     Raises:
         FlowError: No platform runs here, or part of the connection is unknown.
@@ -96,12 +101,12 @@ def find_connection(
         raise FlowError(f"no token for {url}", hint="give --token or FLOW_TOKEN; flow token makes one")
     claims = claims_of(token)
     org, workspace = org or claims.get("org"), workspace or claims.get("ws")
-    if not org or not workspace:
-        org, workspace = _reached(url.rstrip("/"), token, org)
-    return Connection(url.rstrip("/"), token, org, workspace)
+    if not org or (not workspace and in_workspace):
+        org, workspace = _reached(url.rstrip("/"), token, org, in_workspace=in_workspace)
+    return Connection(url.rstrip("/"), token, org, workspace or "")
 
 
-def _reached(url: str, token: str, org: str | None) -> tuple[str, str]:
+def _reached(url: str, token: str, org: str | None, *, in_workspace: bool) -> tuple[str, str]:
     """Organization and workspace of a token that does not name them, from the platform: when there is only one.
 
     Raises:
@@ -114,6 +119,8 @@ def _reached(url: str, token: str, org: str | None) -> tuple[str, str]:
     workspaces: list[dict[str, str]] = identity["workspaces"]
     if org not in (None, identity["org_id"]):
         raise FlowError(f"the token is not one of the organization {org!r}", hint="give --org or FLOW_ORG its own")
+    if not in_workspace:
+        return identity["org_id"], ""
     if len(workspaces) != 1:
         named = ", ".join(f"{each['id']} ({each['name']})" for each in workspaces) or "none"
         raise FlowError(

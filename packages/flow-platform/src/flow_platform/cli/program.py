@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "schedule": ("schedule", "Start components by the clock."),
     "service": ("service", "Publish endpoints of components, and call them."),
     "mcp": ("mcp", "Register MCP servers, whose tools agents call."),
+    "workspace": ("workspace", "Workspaces of the organization: list, create."),
     "secret": ("secret", "Set, list and delete secrets."),
     "policy": ("policy", "Limits, rates, priorities and retries of components in rings."),
     "image": ("image", "Build the image of containers for a container engine."),

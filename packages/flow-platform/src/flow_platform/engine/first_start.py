@@ -35,7 +35,7 @@ async def ensure_first_tenant(store: Store, clock: Clock, entropy: Entropy = sys
             workspace = Workspace(new_id(now, entropy), new_id(now, entropy), DEFAULT_NAME)
             tx.tenancy.insert_organization(workspace.org_id, DEFAULT_NAME, now)
             tx.tenancy.insert_workspace(workspace, now)
-        _ensure_rings(tx, workspace, now, entropy)
+        ensure_rings(tx, workspace, now, entropy)
         return workspace, is_new
 
     workspace, is_new = await store.write(operation)
@@ -47,7 +47,8 @@ async def ensure_first_tenant(store: Store, clock: Clock, entropy: Entropy = sys
     return workspace
 
 
-def _ensure_rings(tx: Transaction, workspace: Workspace, now: datetime, entropy: Entropy) -> None:
+def ensure_rings(tx: Transaction, workspace: Workspace, now: datetime, entropy: Entropy) -> None:
+    """Makes the built-in rings that a workspace does not have."""
     existing = {ring.name for ring in tx.catalog.list_rings(workspace.org_id, workspace.workspace_id)}
     for name, order, auto_deploy in BUILT_IN_RINGS:
         if name not in existing:

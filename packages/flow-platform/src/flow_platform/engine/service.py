@@ -60,6 +60,7 @@ from flow_platform.engine.sweeper import Sweeper
 from flow_platform.engine.tokens import Tokens
 from flow_platform.engine.variables import Variables
 from flow_platform.engine.wakeups import Wakeups
+from flow_platform.engine.workspaces import Workspaces
 from flow_platform.store.base import Store, Workspace
 from flow_sdk.wire import subjects
 from flow_sdk.wire.runner import BuildReply, BuildRequest, Claim, Heartbeat, Register
@@ -95,6 +96,7 @@ class Engine:
     schedules: Schedules
     rollouts: Rollouts
     variables: Variables
+    workspaces: Workspaces
     secrets: Secrets
     api_keys: ApiKeys
     credentials: Credentials
@@ -224,6 +226,7 @@ class Engine:
         self.parts = Parts(self.store, self.clock)
         self.sessions = Sessions(self.store)
         self.variables = Variables(self.store)
+        self.workspaces = Workspaces(self.store, self.clock)
 
     def _begin(self) -> None:
         self._spawn("link", self._link.connect(self._attach))

@@ -396,6 +396,10 @@ class TenancyTable(Protocol):
 
     def find_workspace(self, org_id: str, workspace_id: str) -> Workspace | None: ...
 
+    def lock_organization(self, org_id: str) -> None:
+        """Until the end of the transaction; for what must be looked at before it is made."""
+        ...
+
     def list_workspaces(self, org_id: str, limit: int) -> list[Workspace]:
         """Of an organization, oldest first."""
         ...

@@ -27,6 +27,7 @@ _FIND_WORKSPACE = Query(
     "find workspace",
     sa.select(_w.org_id, _w.id, _w.name).where(_w.id == bindparam("id"), _w.org_id == bindparam("org_id")),
 )
+_LOCK_ORGANIZATION = Query("lock organization", sa.select(_o.id).where(_o.id == bindparam("org_id")).with_for_update())
 _LIST_WORKSPACES = Query(
     "list workspaces",
     sa.select(_w.org_id, _w.id, _w.name)
@@ -97,6 +98,9 @@ class TenancyRows:
     def find_workspace(self, org_id: str, workspace_id: str) -> Workspace | None:
         row = self._connection.row(_FIND_WORKSPACE, {"id": workspace_id, "org_id": org_id})
         return Workspace(*row) if row else None
+
+    def lock_organization(self, org_id: str) -> None:
+        self._connection.row(_LOCK_ORGANIZATION, {"org_id": org_id})
 
     def list_workspaces(self, org_id: str, limit: int) -> list[Workspace]:
         return [Workspace(*row) for row in self._connection.rows(_LIST_WORKSPACES, {"org_id": org_id, "limit": limit})]
