@@ -62,6 +62,7 @@ class Recipe:
         image: Its id, so that all containers of a pool are of the same.
         labels: By which ours are found again.
         hardens: Whether root closes what is left of /proc from outside: then nothing of it need be masked.
+        runtime: The engine's runtime; empty: its own choice.
     """
 
     image: str
@@ -70,6 +71,7 @@ class Recipe:
     certificates: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     hardens: bool = False
+    runtime: str = ""
 
 
 def body(recipe: Recipe, user: int, entrance: str, limits: Limits) -> dict[str, Any]:
@@ -127,6 +129,7 @@ def _host(recipe: Recipe, entrance: str, limits: Limits) -> dict[str, Any]:
         "OomScoreAdj": _OOM_SCORE,
         "LogConfig": _EARLY_WORDS,
         "RestartPolicy": {"Name": "no"},
+        "Runtime": recipe.runtime,
     }
 
 

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import struct
 import tempfile
@@ -30,12 +31,22 @@ _DESCRIPTORS: Final = 8
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
+_PREFIX: Final = "flow-"
+
+
 def make_folder() -> Path:
     """Where the sockets of one sandbox are: a short and neutral path, since containers see it in their mount table."""
     parent = "/run" if os.access("/run", os.W_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="flow-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     folder.chmod(0o711)  # Names in it cannot be guessed; engines with a user namespace look them up as somebody else.
     return folder
+
+
+def remove_folder(path: str) -> None:
+    """One that `make_folder` of an earlier process made; anything else is left alone."""
+    folder = Path(path)
+    if folder.name.startswith(_PREFIX) and str(folder.parent) in ("/run", tempfile.gettempdir()):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

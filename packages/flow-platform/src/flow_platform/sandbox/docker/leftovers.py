@@ -12,6 +12,8 @@ OWNER_LABEL: Final = "flow.owner"
 """The process that made it: its namespace, its id and when it started. All of ours have it."""
 
 RUNNER_LABEL: Final = "flow.runner"
+FOLDER_LABEL: Final = "flow.folder"
+"""Where the sockets of its sandbox are."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ def this_process(runner: str) -> Owner:
     return Owner(f"{_namespace()}-{os.getpid()}-{_started(os.getpid())}", runner)
 
 
-def abandoned(containers: Iterable[Mapping[str, Any]], owner: Owner) -> list[str]:
-    """Ids of those that an earlier process of this runner made, or one of this machine that is gone.
+def abandoned(containers: Iterable[Mapping[str, Any]], owner: Owner) -> list[Mapping[str, Any]]:
+    """Those that an earlier process of this runner made, or one of this machine that is gone.
 
     A process in another namespace cannot be seen from here, so what it made is left alone.
     """
-    found: list[str] = []
+    found: list[Mapping[str, Any]] = []
     for container in containers:
         labels: Mapping[str, str] = container["Labels"]
         maker = labels[OWNER_LABEL]
@@ -47,7 +49,7 @@ def abandoned(containers: Iterable[Mapping[str, Any]], owner: Owner) -> list[str
             continue
         earlier = bool(owner.runner) and labels.get(RUNNER_LABEL) == owner.runner
         if earlier or not _may_live(maker):
-            found.append(container["Id"])
+            found.append(container)
     return found
 
 

@@ -64,6 +64,7 @@ class DockerSandbox:
         *,
         host: str = "",
         image: str = "",
+        runtime: str = "",
         runner_id: str = "",
         pool_size: int = 4,
         max_pools: int = 4,
@@ -73,6 +74,7 @@ class DockerSandbox:
         cache_dir: Holds the runtime roots, of which the platform's own image is made.
         host: `unix://` and the path of the engine's socket; empty: Docker's own place.
         image: That holds the SDK; empty: the platform's own, made and loaded when the engine has it not.
+        runtime: The engine's runtime for the containers, as `runc`; empty: its default.
         runner_id: Stable over restarts: what an earlier process of that id left is removed.
         pool_size: Sealed containers that wait per environment; 0 makes each when it is asked for.
         max_pools: Environments for which containers wait; the least recently used one goes.
@@ -81,6 +83,7 @@ class DockerSandbox:
         self._cache_dir = cache_dir.absolute()
         self._host = host or DEFAULT_HOST
         self._image = image
+        self._runtime = runtime
         self._runner_id = runner_id
         self._pool_size = pool_size
         self._max_pools = max_pools
@@ -118,9 +121,9 @@ class DockerSandbox:
             info = await engine.info()
             owner = leftovers.this_process(self._runner_id)
             await _remove_abandoned(engine, owner)
-            recipe = await self._recipe(engine, owner)
-            users = Users(mapped=checks.maps_users(info))
             folder = entrance.make_folder()
+            recipe = await self._recipe(engine, {**owner.labels, leftovers.FOLDER_LABEL: str(folder)})
+            users = Users(mapped=checks.maps_users(info))
             watcher = _start_reaper(engine.path, owner, folder)
         except BaseException:
             await engine.close()
@@ -174,7 +177,7 @@ class DockerSandbox:
 
     # --- making containers ---
 
-    async def _recipe(self, engine: EngineApi, owner: leftovers.Owner) -> creation.Recipe:
+    async def _recipe(self, engine: EngineApi, labels: dict[str, str]) -> creation.Recipe:
         """Of the image that was named, or of our own."""
         loop = asyncio.get_running_loop()
         root = await loop.run_in_executor(None, runtime_root.ensure_runtime_root, self._cache_dir)
@@ -192,8 +195,9 @@ class DockerSandbox:
                 image=found["Id"],
                 command=creation.command_of(found),
                 certificates=str(certificates) if self._image else "",
-                labels=owner.labels,
+                labels=labels,
                 hardens=hardening.is_possible(),
+                runtime=self._runtime,
             )
         finally:
             root.release()
@@ -359,8 +363,9 @@ class DockerSandbox:
 
 async def _remove_abandoned(engine: EngineApi, owner: leftovers.Owner) -> None:
     for container in leftovers.abandoned(await engine.list(leftovers.OWNER_LABEL), owner):
-        logger.warning("removing a container that an earlier runner left", extra={"container": container[:12]})
-        await engine.remove(container)
+        logger.warning("removing a container that an earlier runner left", extra={"container": container["Id"][:12]})
+        await engine.remove(container["Id"])
+        entrance.remove_folder(container["Labels"].get(leftovers.FOLDER_LABEL, ""))
 
 
 def _start_reaper(socket_path: str, owner: leftovers.Owner, folder: Path) -> subprocess.Popen[bytes]:
