@@ -21,6 +21,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.operator_rules import parse_allow
 from flow_platform.egress.policy import OperatorRules
 from flow_platform.runner.builds import Builds
+from flow_platform.runner.sandboxes import Sandboxes
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef
 from flow_sdk.wire.status import Kind
@@ -170,7 +171,7 @@ async def test_an_index_that_is_away_is_worth_another_try(sandbox: NamespacesSan
         index = closed.index
     impatient = Index({**index.env, "UV_HTTP_RETRIES": "0"}, index.hosts)
     opened = Environments(tmp_path, sandbox, index=impatient)
-    reply = await Builds(opened, sandbox, 1).build(_request(USES_GREETER, ["greeter"]))
+    reply = await Builds(opened, Sandboxes([sandbox]), 1).build(_request(USES_GREETER, ["greeter"]))
     await opened.close()
     assert reply.error is not None
     assert reply.error.code == "index_unavailable"
@@ -218,7 +219,7 @@ async def test_code_of_a_source_archive_is_contained(
     canary.write_text("secret")
     packages.add_source("hostile", "1.0", HOSTILE.replace("CANARY", str(canary)))
     code = "import hostile\ndef main() -> dict:\n    return hostile.SEEN"
-    reply = await Builds(environments, sandbox, 1).build(_request(code, ["hostile"]))
+    reply = await Builds(environments, Sandboxes([sandbox]), 1).build(_request(code, ["hostile"]))
     assert reply.error is None, reply.error
     assert "way=sources" in reply.environment.lock
     path = environments.find(reply.environment)
@@ -255,7 +256,7 @@ async def test_the_least_recently_used_goes_first(
 
 
 async def test_a_build_inspects_in_the_environment(environments: Environments, sandbox: NamespacesSandbox) -> None:
-    reply = await Builds(environments, sandbox, 1).build(_request(USES_GREETER, ["greeter"]))
+    reply = await Builds(environments, Sandboxes([sandbox]), 1).build(_request(USES_GREETER, ["greeter"]))
     assert reply.error is None, reply.error
     assert reply.description == "Greets."
     assert reply.input_schema["required"] == ["name"]
@@ -275,7 +276,9 @@ BAD_CODE = {
 async def test_bad_code_is_refused(
     environments: Environments, sandbox: NamespacesSandbox, code: str, expected: str, named: str
 ) -> None:
-    reply = await Builds(environments, sandbox, 1).build(_request(code, [], [{"input": {"n": 1}, "output": 2}]))
+    reply = await Builds(environments, Sandboxes([sandbox]), 1).build(
+        _request(code, [], [{"input": {"n": 1}, "output": 2}])
+    )
     assert reply.error is not None
     assert reply.error.code == expected
     assert named in reply.error.message
@@ -283,7 +286,7 @@ async def test_bad_code_is_refused(
 
 async def test_endless_code_is_refused(environments: Environments, sandbox: NamespacesSandbox) -> None:
     request = _request("while True: pass\ndef main(): pass", []).model_copy(update={"timeout_seconds": 0.5})
-    reply = await Builds(environments, sandbox, 1).build(request)
+    reply = await Builds(environments, Sandboxes([sandbox]), 1).build(request)
     assert reply.error is not None
     assert reply.error.code == "inspection_timeout"
 
@@ -300,7 +303,7 @@ async def test_files_on_a_host_that_the_index_names(
         rules = OperatorRules(parse_allow(f"127.0.0.1:{files.port}" if is_allowed else ""))
         way_out = BuildWayOut(rules=rules)
         opened = Environments(tmp_path, sandbox, index=index.index, way_out=way_out)
-        reply = await Builds(opened, sandbox, 1).build(_request(USES_GREETER, ["greeter"]))
+        reply = await Builds(opened, Sandboxes([sandbox]), 1).build(_request(USES_GREETER, ["greeter"]))
         await opened.close()
     if is_allowed:
         assert reply.error is None, reply.error
@@ -316,7 +319,7 @@ async def test_a_host_that_nobody_named_is_refused_with_what_to_do(sandbox: Name
         index.add_wheel("greeter", "1.0", {"greeter.py": ""})
         index.files_at = f"http://127.0.0.1:{files.port}"
         opened = Environments(tmp_path, sandbox, index=dataclasses.replace(index.index, urls=()))
-        reply = await Builds(opened, sandbox, 1).build(_request(USES_GREETER, ["greeter"]))
+        reply = await Builds(opened, Sandboxes([sandbox]), 1).build(_request(USES_GREETER, ["greeter"]))
         await opened.close()
     assert reply.error is not None
     assert f"127.0.0.1:{files.port} is neither" in reply.error.message
@@ -324,7 +327,7 @@ async def test_a_host_that_nobody_named_is_refused_with_what_to_do(sandbox: Name
 
 
 async def test_every_request_is_answered(environments: Environments, sandbox: NamespacesSandbox) -> None:
-    reply = BuildReply.model_validate_json(await Builds(environments, sandbox, 1).handle(b"not a request"))
+    reply = BuildReply.model_validate_json(await Builds(environments, Sandboxes([sandbox]), 1).handle(b"not a request"))
     assert reply.error is not None
     assert reply.error.code == "invalid_request"
 
@@ -333,7 +336,7 @@ async def test_every_request_is_answered(environments: Environments, sandbox: Na
 async def test_the_operators_index(sandbox: NamespacesSandbox, tmp_path: Path) -> None:
     opened = Environments(tmp_path, sandbox, index=configured_index(os.environ, uv_binary()))
     code = "from slugify import slugify\ndef main(text: str) -> str:\n    return slugify(text)"
-    reply = await Builds(opened, sandbox, 1).build(_request(code, ["python-slugify>=8"]))
+    reply = await Builds(opened, Sandboxes([sandbox]), 1).build(_request(code, ["python-slugify>=8"]))
     await opened.close()
     if reply.error is not None and reply.error.code == "index_unavailable":
         pytest.skip("no package index can be reached from here")

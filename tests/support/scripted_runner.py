@@ -12,6 +12,7 @@ from typing import Any
 from flow_platform.bus.connection import Bus, Message
 from flow_platform.domain import errors
 from flow_sdk.wire import subjects
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import (
     Assignment,
     AttemptMetrics,
@@ -29,16 +30,20 @@ from flow_sdk.wire.runner import (
 class ScriptedRunner:
     """Registers, claims and reports by explicit calls; answers every build with an empty environment."""
 
-    def __init__(self, bus: Bus, runner_id: str = "scripted", slots: int = 4) -> None:
+    def __init__(
+        self, bus: Bus, runner_id: str = "scripted", slots: int = 4, isolations: Sequence[str] = ("namespaces",)
+    ) -> None:
         self.bus = bus
         self.runner_id = runner_id
         self.instance = uuid.uuid4().hex
         self.slots = slots
+        self.isolations = isolations
         self.cancelled: list[str] = []
         self._events: Counter[str] = Counter()
 
     async def start(self) -> Registered:
-        await self.bus.serve(subjects.BUILD_REQUEST, subjects.RUNNER_QUEUE, self._build)
+        for isolation in Isolation:  # It looks at nothing.
+            await self.bus.serve(subjects.build_request(isolation), subjects.RUNNER_QUEUE, self._build)
         await self.bus.subscribe(subjects.runner_cancel(self.runner_id), self._on_cancel)
         return await self.register()
 
@@ -48,7 +53,9 @@ class ScriptedRunner:
         await self.bus.serve(alive, subjects.RUNNER_QUEUE, self._alive)
 
     async def register(self) -> Registered:
-        request = Register(runner_id=self.runner_id, instance=self.instance, slots=self.slots)
+        request = Register(
+            runner_id=self.runner_id, instance=self.instance, slots=self.slots, capabilities=list(self.isolations)
+        )
         return Registered.model_validate_json(await self._ask(subjects.RUNNER_REGISTER, request))
 
     async def claim(self, hold_seconds: float = 5.0) -> list[Assignment]:

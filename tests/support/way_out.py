@@ -15,8 +15,8 @@ from flow_platform.egress.broker import Broker
 from flow_platform.egress.injection import Injection, trusted
 from flow_platform.egress.policy import DeclaredPolicy, OperatorRules
 from flow_platform.egress.traffic import Limits, Record
-from flow_platform.runner.network import DEFAULTS, PROXIES
-from flow_platform.sandbox.base import PROXY_PORT, Container, ContainerSpec, Sandbox
+from flow_platform.runner.network import defaults, proxies
+from flow_platform.sandbox.base import INSIDE, PROXY_PORT, Container, ContainerSpec, Sandbox
 from tests.support.component_runs import run_component
 
 SPEC = ContainerSpec("tests", proxy=True)
@@ -82,7 +82,7 @@ async def run_with_way_out(
         brokers.append(Broker(policy, resolver, limits, records.append, injections, tls))
         brokers[0].listen(container.listeners[PROXY_PORT])
 
-    env = {**DEFAULTS, **PROXIES}
+    env = {**defaults(INSIDE), **proxies(INSIDE)}
     run = await run_component(sandbox, code, input_data, spec=SPEC, on_container=serve, env=env)
     brokers[0].close()
     await brokers[0].wait_closed()

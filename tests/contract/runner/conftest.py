@@ -21,6 +21,7 @@ from flow_platform.runner.attempt import Workplace
 from flow_platform.runner.config import RunnerConfig
 from flow_platform.runner.network import Egress
 from flow_platform.runner.runner import Runner
+from flow_platform.runner.sandboxes import Sandboxes
 from flow_platform.sandbox.base import ContainerSpec
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from tests.contract.runner.fake_engine import FakeEngine
@@ -87,7 +88,7 @@ async def start_runner(
             channel=config.channel,
             api_address=(config.api_host, config.api_port),
             bus=bus,
-            sandbox=sandbox,
+            sandboxes=Sandboxes([sandbox]),
             environments=environments,
             gateway=Gateway(),
             clock=SystemClock(),

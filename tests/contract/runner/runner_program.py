@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from flow_platform.runner import RunnerConfig, run_runner
+from flow_platform.runner.sandboxes import Sandboxes
+from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 
 
 def main() -> int:
@@ -21,12 +23,13 @@ def main() -> int:
         drain_seconds=float(sys.argv[3]),
         ready=lambda: sys.stdout.write("ready\n") and sys.stdout.flush(),
     )
+    sandboxes = Sandboxes([NamespacesSandbox(config.cache_dir, pool_size=config.pool_size)])
     if "uvloop" in sys.argv:
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run_runner(config))
-    return asyncio.run(run_runner(config))
+            return runner.run(run_runner(config, sandboxes))
+    return asyncio.run(run_runner(config, sandboxes))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from flow_platform.domain import errors
 from flow_platform.domain.component import Definition, check_slug
 from flow_platform.domain.execution import RetryPolicy
 from flow_sdk.wire.injected import InjectedSecret
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import Limits
 from flow_sdk.wire.status import Kind
 
@@ -39,6 +40,7 @@ def test_equal_definitions_have_one_digest_whatever_the_order_of_their_sets() ->
         {"injected": (InjectedSecret(name="KEY", host="example.org", header="X-Key"),)},
         {"examples": ({"input": 1, "output": 2},)},
         {"requires_context": True},
+        {"isolation": Isolation.GVISOR},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -48,7 +50,7 @@ def test_everything_that_decides_behaviour_decides_the_digest(change: dict[str, 
 
 def test_every_field_of_a_definition_is_covered_by_the_digest() -> None:
     tried = {"kind", "code", "entry_point", "language", "dependencies", "timeout_seconds", "retry", "limits", "network",
-             "secrets", "examples", "requires_context", "graph", "agent", "injected"}  # fmt: skip
+             "secrets", "examples", "requires_context", "graph", "agent", "injected", "isolation"}  # fmt: skip
 
     assert {field.name for field in dataclasses.fields(Definition)} == tried
 

@@ -31,9 +31,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from flow_platform.domain.errors import FlowError
 from flow_platform.settings import Settings, load_settings
 from flow_platform.telemetry import configure_logging
+from flow_sdk.wire.isolation import Isolation
 
 if TYPE_CHECKING:
     from flow_platform.engine.service import Engine
+    from flow_platform.sandbox.base import Sandbox
 
 DESCRIPTORS: Final = ("--listen-fd", "--ready-fd", "--life-fd", "--lock-fd", "--nats-fd")
 HEAVY: Final = {
@@ -124,6 +126,7 @@ def run_runner_process(settings: Settings, report: Report) -> int:
     from flow_platform.domain import operator_rules
     from flow_platform.egress.policy import OperatorRules
     from flow_platform.runner import RunnerConfig, run_runner
+    from flow_platform.runner.sandboxes import Sandboxes
 
     configure_logging(settings.log_format, settings.log_level)
     host, port = _api_address(settings)
@@ -146,8 +149,40 @@ def run_runner_process(settings: Settings, report: Report) -> int:
         egress_bytes=settings.egress_bytes,
         ready=lambda: report({"runner_id": settings.runner_id}),
     )
+    sandboxes = Sandboxes(make_sandbox(isolation, settings) for isolation in settings.offered)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run_runner(config))
+        return runner.run(run_runner(config, sandboxes))
+
+
+def make_sandbox(isolation: Isolation, settings: Settings, *, pool_size: int | None = None) -> Sandbox:
+    """The sandbox of an isolation, not opened yet. Only what is asked for is imported.
+
+    Args:
+        pool_size: In the place of the setting.
+    """
+    size = settings.pool_size if pool_size is None else pool_size
+    match isolation:
+        case Isolation.NAMESPACES:
+            from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
+
+            return NamespacesSandbox(settings.cache_dir, pool_size=size)
+        case Isolation.DOCKER:
+            from flow_platform.sandbox.docker.sandbox import DockerSandbox
+
+            return DockerSandbox(
+                settings.cache_dir,
+                host=settings.docker_host,
+                image=settings.docker_image,
+                runner_id=settings.runner_id,
+                pool_size=size,
+            )
+        case Isolation.GVISOR:
+            from flow_platform.sandbox.gvisor.sandbox import GvisorSandbox
+
+            waiting = settings.gvisor_pool_size if pool_size is None else pool_size
+            return GvisorSandbox(settings.cache_dir, runsc=settings.runsc or None, pool_size=waiting)
+        case Isolation.PROCESS:
+            raise FlowError("isolation 'process' is not there yet")
 
 
 def _engine(settings: Settings) -> Engine:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from flow_platform.default_credentials import known_key, known_password
 from flow_platform.domain import client_address, operator_rules
 from flow_platform.domain.errors import SettingsError
+from flow_sdk.wire.isolation import DEFAULT, Isolation
 
 PREFIX: Final = "FLOW_"
 CONFIG_FILE: Final = "flow.toml"
@@ -76,6 +77,13 @@ def _one_of(*words: str) -> _Parser:
         return value
 
     return parse
+
+
+def _isolations(value: Any) -> str:
+    words = [word.strip() for word in str(value).split(",") if word.strip()]
+    if not words or not set(words) <= set(Isolation):
+        raise ValueError("a list of " + ", ".join(repr(rung.value) for rung in Isolation) + ", with commas")
+    return ",".join(words)
 
 
 def _text(value: Any) -> str:
@@ -162,6 +170,12 @@ class Settings:
         _DEFAULT_CACHE, _path, "Runtimes, environments. A neutral path: containers see it in their mount table."
     )
     pool_size: int = _setting(4, _whole(0, 256), "Sealed containers that wait per template.")
+    isolations: str = _setting(
+        DEFAULT.value, _isolations, "Isolations that runners offer: namespaces, docker, gvisor, process; with commas."
+    )
+    unsafe_processes: bool = _setting(
+        False, _switch, "Permits isolation `process`: no isolation at all, for development."
+    )
     api_url: str = _setting("", _api_url, "Where a runner reaches the API, http://; empty: this host and port.")
     runner_id: str = _setting("", _runner_id, "Name of a runner, stable over restarts; empty: from the host's name.")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "Least important lines to log.")
@@ -216,6 +230,11 @@ class Settings:
     trusted_proxies: str = _setting(
         "", _words_for(client_address.parse_proxies), "Proxies in front whose `X-Forwarded-For` is believed."
     )
+
+    @property
+    def offered(self) -> tuple[Isolation, ...]:
+        """The isolations that a runner offers, the weakest first."""
+        return tuple(rung for rung in Isolation if rung in self.isolations.split(","))
 
     @property
     def loopback_host(self) -> str:
@@ -338,6 +357,11 @@ def _contradictions(settings: Settings) -> list[str]:
     for name in ("master_key", "previous_master_key"):
         expected = known_key(getattr(settings, name))
         problems += [f"{name}={_shown(name, '')}: expected {expected}"] if expected else []
+    if Isolation.PROCESS in settings.offered and not settings.unsafe_processes:
+        problems.append(
+            f"isolations={settings.isolations!r}: expected no 'process': its executions are plain processes of this "
+            "user, which can do all that it can; to permit them for development set FLOW_UNSAFE_PROCESSES=1"
+        )
     if settings.heartbeat_seconds * 2 > settings.lease_seconds:
         problems.append(
             f"heartbeat_seconds={settings.heartbeat_seconds:g}: expected at most half of "

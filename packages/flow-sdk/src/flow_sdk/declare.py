@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.status import Kind
 
 P = ParamSpec("P")
@@ -53,8 +54,8 @@ class Options(TypedDict, total=False):
     `slug` names the component in its workspace (default: the function's name with `-` for `_`), `dependencies` are pip
     requirement strings, `network` the hosts it may reach (default: none), `secrets` the names of those handed to it (or
     `{"name", "inject": {"host", "header"}}`: added to its requests for that host, never handed to it),
-    `timeout_seconds` counts from acceptance, queue time included; with `smoke_input` a new version runs in its ring
-    before it turns active there.
+    `isolation` what stands at least between it and the machine (default: `namespaces`), `timeout_seconds` counts from
+    acceptance, queue time included; with `smoke_input` a new version runs in its ring before it turns active there.
     """
 
     slug: str
@@ -67,6 +68,7 @@ class Options(TypedDict, total=False):
     retry: Retry
     network: Sequence[str]
     secrets: Sequence[str | Mapping[str, Any]]
+    isolation: str
     smoke_input: Any
 
 
@@ -94,6 +96,7 @@ class Declaration:
     retry: Retry | None = None
     network: tuple[str, ...] = ()
     secrets: tuple[str | Mapping[str, Any], ...] = ()
+    isolation: Isolation | None = None
     examples: tuple[Mapping[str, Any], ...] = ()
     requires_context: bool = False
     smoke_input: Any = None
@@ -110,6 +113,7 @@ class Declaration:
             "limits": {"memory_bytes": self.memory_mb << 20} if self.memory_mb else None,
             "network": list(self.network),
             "secrets": [one if isinstance(one, str) else dict(one) for one in self.secrets],
+            "isolation": self.isolation.value if self.isolation else None,
             "examples": [dict(example) for example in self.examples],
             "requires_context": self.requires_context,
         }
@@ -228,6 +232,7 @@ def _declare(kind: Kind, function: Callable[..., Any], options: Mapping[str, Any
         retry=check_retry(options.get("retry")),
         network=_strings(options, "network"),
         secrets=_strings(options, "secrets"),
+        isolation=check_isolation(options.get("isolation")),
         examples=_check_examples(options.get("examples", ())),
         requires_context=options.get("requires_context", False),
         smoke_input=options.get("smoke_input"),
@@ -248,6 +253,17 @@ def check_timeout(timeout_seconds: float | None, maximum: float | None) -> None:
         return
     expected = "a positive number of seconds" if maximum is None else f"more than 0 and at most {maximum} seconds"
     raise ValueError(f"timeout_seconds {timeout_seconds!r} is not valid: expected {expected}")
+
+
+def check_isolation(isolation: str | None) -> Isolation | None:
+    """Raises ValueError when it is none."""
+    if isolation is None:
+        return None
+    try:
+        return Isolation(isolation)
+    except ValueError:
+        expected = ", ".join(repr(rung.value) for rung in Isolation)
+        raise ValueError(f"isolation {isolation!r} is not valid: expected one of {expected}") from None
 
 
 def _strings(options: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypedDict, cast
 
-from flow_sdk.declare import Declaration, Declared, Retry, check_retry, check_slug, check_timeout
+from flow_sdk.declare import Declaration, Declared, Retry, check_isolation, check_retry, check_slug, check_timeout
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.status import Kind
 
 
@@ -108,6 +109,7 @@ class AgentDeclaration:
     limits: AgentLimits | None = None
     retry: Retry | None = None
     dependencies: tuple[str, ...] = ()
+    isolation: Isolation | None = None
     kind: Kind = field(default=Kind.AGENT, init=False)
 
     def publish_body(self, code: str | None, output_type: str | None) -> dict[str, Any]:
@@ -128,6 +130,7 @@ class AgentDeclaration:
             "limits": self.limits,
             "state": self.state,
             "enable_conversations": self.conversations,
+            "isolation": self.isolation.value if self.isolation else None,
         }
         if output_type is not None:
             optional |= {"code": code, "output_type": output_type, "dependencies": list(self.dependencies)}
@@ -204,6 +207,7 @@ def agent(
     limits: AgentLimits | None = None,
     retry: Retry | None = None,
     dependencies: Sequence[str] = (),
+    isolation: str | None = None,
 ) -> AgentDeclaration:
     """Declares an agent.
 
@@ -224,6 +228,7 @@ def agent(
         limits: What ends a run.
         retry: When a failed run is repeated.
         dependencies: What the file needs to be loaded, for the type of the output. The agent runs without them.
+        isolation: What stands at least between it and the machine; default: `namespaces`.
 
     Raises:
         ValueError: An option is unknown or has no meaning.
@@ -248,6 +253,7 @@ def agent(
         limits=limits,
         retry=check_retry(retry),
         dependencies=tuple(dependencies),
+        isolation=check_isolation(isolation),
     )
 
 

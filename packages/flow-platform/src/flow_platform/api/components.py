@@ -211,6 +211,7 @@ def version_document(version: Version, *, full: bool) -> VersionDocument:
         network=list(definition.network),
         secrets=list(definition.secrets),
         injected=list(definition.injected),
+        isolation=definition.isolation,
         requires_context=definition.requires_context,
         input_schema=version.input_schema,
         output_schema=version.output_schema,

@@ -18,6 +18,7 @@ def ring_document(ring: Ring, *, with_env: bool) -> RingDocument:
         created_at=ring.created_at,
         requires_approval=ring.requires_approval,
         rollback=_rollback_document(ring.rollback) if ring.rollback else None,
+        minimum_isolation=ring.minimum_isolation,
     )
 
 

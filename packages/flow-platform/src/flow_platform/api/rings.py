@@ -25,6 +25,7 @@ from flow_platform.engine.releases import NewRing, require_not_execution
 from flow_platform.engine.rollouts import UNCHANGED, RingChange
 from flow_platform.engine.validation import invalid
 from flow_platform.store.base import Page
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.management import DeploymentDocument, PageDocument, RingDocument
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def _ring_name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError("expected 1 to 63 of a-z, 0-9, '-' and '_', beginning and ending with a letter or digit")
     return value
+
+
+MinimumIsolation = Annotated[Isolation, Field(strict=False, description="What everything in it runs in at least.")]
 
 
 class RollbackRuleBody(BaseModel):
@@ -80,6 +84,7 @@ class RingBody(BaseModel):
     env: VariableMap = Field(default_factory=dict[str, str])
     requires_approval: bool = False
     rollback: RollbackRuleBody | None = None
+    minimum_isolation: MinimumIsolation | None = None
 
 
 class RingChangeBody(BaseModel):
@@ -92,6 +97,7 @@ class RingChangeBody(BaseModel):
     env: VariableMap = Field(default_factory=dict[str, str])
     requires_approval: bool = False
     rollback: RollbackRuleBody | None = None
+    minimum_isolation: MinimumIsolation = Isolation.NAMESPACES
 
     def change(self) -> RingChange:
         fields = {name: getattr(self, name) for name in self.model_fields_set}
@@ -179,7 +185,9 @@ class RingRoutes:
         require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)  # Before the body is read.
         body = await read_model(request, RingBody)
         rule = check_rule(body.rollback.rule()) if body.rollback else None
-        new = NewRing(body.name, body.order, body.auto_deploy, body.env, body.requires_approval, rule)
+        new = NewRing(
+            body.name, body.order, body.auto_deploy, body.env, body.requires_approval, rule, body.minimum_isolation
+        )
         ring = await self._engine.releases.create_ring(principal, org_id, workspace_id, new)
         return json_answer(ring_document(ring, with_env=True), 201)
 

@@ -53,6 +53,8 @@ _RUNNER_SUBSCRIBE: Final = (
     subjects.ENGINE_STARTED,
     subjects.BUILD_REQUEST,
     f"{subjects.BUILD_REQUEST} {subjects.RUNNER_QUEUE}",
+    f"{subjects.BUILD_REQUEST}.*",
+    f"{subjects.BUILD_REQUEST}.* {subjects.RUNNER_QUEUE}",
 )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LIVE: Final = ("queued", "running", "waiting", "cancelling")
 ENDED: Final = ("completed", "failed", "timeout", "dead_letter", "cancelled")
+ISOLATIONS: Final = {"process": "process: none, a plain process of the runner's user"}
 PREVIEW: Final = 20  # Rows of a preview; the rest is a number.
 
 StatusOption = Annotated[
@@ -230,6 +231,7 @@ def _fields(document: StatusDocument) -> list[tuple[str, Any]]:
         ("component", f"{component.kind.path}/{component.slug or component.id} v{component.version}"),
         ("deployment", document.deployment_id),
         ("ring", document.ring_id),
+        ("isolation", ISOLATIONS.get(document.isolation, document.isolation.value)),
         ("parent", document.parent_execution_id),
         ("retry of", document.retry_of_execution_id),
         ("retried as", document.retried_as_execution_id),

@@ -45,6 +45,10 @@ def rings(
         float | None, typer.Option(help="Only so many seconds after the deployment.", show_default=False)
     ] = None,
     no_rollback: Annotated[bool, typer.Option("--no-rollback", help="Take nothing back by itself.")] = False,
+    minimum_isolation: Annotated[
+        str | None,
+        typer.Option(help="What all runs in at least: namespaces, docker or gvisor.", show_default=False),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A variable.", show_default=False)
     ] = None,
@@ -58,7 +62,12 @@ def rings(
 
     rule = dict(zip(RULE_FIELDS, (failure_rate, minimum_count, window, watch), strict=True))
     rule = {name: value for name, value in rule.items() if value is not None}
-    given = {"order": order, "auto_deploy": auto_deploy, "requires_approval": approval}
+    given = {
+        "order": order,
+        "auto_deploy": auto_deploy,
+        "requires_approval": approval,
+        "minimum_isolation": minimum_isolation,
+    }
     change: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if rule and no_rollback:
         raise InvalidInput("--no-rollback does not go with a rule: expected one of them")
@@ -83,7 +92,7 @@ def rings(
     if as_json:
         output.emit_json(shown)
         return
-    columns = ("ring", "order", "auto-deploy", "approval", "rolls back by itself", "variables", "id")
+    columns = ("ring", "order", "auto-deploy", "approval", "rolls back by itself", "isolation", "variables", "id")
     output.show_table(columns, [_ring_row(each) for each in shown])
 
 
@@ -292,6 +301,7 @@ def _ring_row(ring: dict[str, Any]) -> list[Any]:
         yes_or_no[ring["auto_deploy"]],
         yes_or_no[ring["requires_approval"]],
         rolls_back,
+        ring["minimum_isolation"],
         ", ".join(sorted(ring["env"])),
         ring["id"],
     ]

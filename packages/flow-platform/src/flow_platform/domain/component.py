@@ -12,6 +12,7 @@ from typing import Any, Final
 from flow_platform.domain import errors
 from flow_platform.domain.execution import RetryPolicy
 from flow_sdk.wire.injected import InjectedSecret
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import EnvironmentRef, Limits
 from flow_sdk.wire.status import Kind
 
@@ -62,6 +63,9 @@ class Definition:
     """Of an agent: an `AgentDocument` with all references resolved. Its code only has the type of its output, which
     `entry_point` names."""
 
+    isolation: Isolation | None = None
+    """What it must run in at least; None: the default."""
+
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of the content, as `sha256:...`."""
         content = {
@@ -81,6 +85,7 @@ class Definition:
             **({} if self.graph is None else {"graph": self.graph}),
             **({"injected": [one.model_dump() for one in self.injected]} if self.injected else {}),
             **({} if self.agent is None else {"agent": self.agent}),
+            **({} if self.isolation is None else {"isolation": self.isolation.value}),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         # An example may hold a lone surrogate: valid in JSON, refused by a strict encoder.

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from flow_platform.domain import errors
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.status import Kind, Status
 
 LOST_ATTEMPTS_ALLOWED: Final = 3
@@ -80,6 +81,7 @@ class Execution:
         retry_of_id: The execution that this one repeats by hand; its calls are replayed.
         submitted_by: Who asked for it, with which request and from where, as JSON; None below another execution.
         retried_as_id: The execution that repeats this one.
+        isolation: What it runs in; decided when it was accepted.
     """
 
     id: str
@@ -123,6 +125,7 @@ class Execution:
     retry_of_id: str | None = None
     retried_as_id: str | None = None
     submitted_by: str | None = None
+    isolation: Isolation = Isolation.NAMESPACES
 
     @property
     def is_graph(self) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from flow_sdk.wire.isolation import Isolation
+
 
 class DeploymentState(enum.StrEnum):
     """Source: the platform specification, section 1. At most one deployment is active per component and ring."""
@@ -46,6 +48,7 @@ class Ring:
     Attributes:
         requires_approval: A deployment waits, queued, until somebody approved it.
         rollback: None: nothing is taken back by itself.
+        minimum_isolation: What everything in it runs in at least.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Ring:
     env: dict[str, str] = field(default_factory=dict[str, str])
     requires_approval: bool = False
     rollback: RollbackRule | None = None
+    minimum_isolation: Isolation = Isolation.NAMESPACES
 
 
 BUILT_IN_RINGS: Final = (("dev", 10, True), ("staging", 20, False), ("production", 30, False))

@@ -20,12 +20,13 @@ from flow_platform.domain.clock import Entropy, new_id
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.graph import Node
+from flow_platform.domain.isolation import effective
 from flow_platform.domain.policy import Policy
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
 from flow_platform.engine import repetition
 from flow_platform.engine.budgets import admit
 from flow_platform.engine.graph_steps import CannotGoOn, take_step
-from flow_platform.engine.releases import resolve_deployment
+from flow_platform.engine.releases import find_ring, resolve_deployment
 from flow_platform.engine.standing import limit_keys_of, priority_of
 from flow_platform.engine.submission import Submission, payload_of
 from flow_platform.engine.turns_of_sessions import begin_turn, session_of, with_session_id
@@ -86,6 +87,8 @@ def accept(
     submission = with_session_id(submission)
     execution_id = new_id(now, entropy)
     deployment, version = _deployment(tx, submission, component, ring, execution_id, now, entropy)
+    if deployment.ring_id != ring.id:
+        ring = find_ring(tx, component.org_id, component.workspace_id, deployment.ring_id)
     policy = tx.policies.last_seen(component.workspace_id).for_execution(component.id, deployment.ring_id)
     execution = _execution(submission, parent, component, version, deployment, ring, execution_id, now, entropy, policy)
     room = room or Room()
@@ -296,6 +299,7 @@ def _execution(
         retry_of_id=submission.retry_of_id,
         limit_keys=limit_keys_of(submission, component.id, ring.id),
         submitted_by=None if parent else submission.submitted_by,
+        isolation=effective(version.definition, ring),
     )
 
 

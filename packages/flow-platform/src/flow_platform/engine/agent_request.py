@@ -13,6 +13,7 @@ from flow_platform.engine.publish_request import (
     MAX_DESCRIPTION,
     MAX_NAME,
     Code,
+    IsolationWord,
     LimitsRequest,
     Requirements,
     RetryRequest,
@@ -159,6 +160,7 @@ class AgentRequest(Closed):
     timeout_seconds: float | None = Field(None, gt=0)
     retry: RetryRequest | None = None
     limits: AgentLimitsRequest | None = None
+    isolation: IsolationWord | None = None
     smoke_input: Any = None
 
     @model_validator(mode="before")

@@ -1,10 +1,14 @@
-"""What a queued execution is held back by, as a reader sees it. Nothing is written: it is worked out when asked."""
+"""What a queued execution is held back by, as a reader sees it: a limit, or that no runner offers its isolation.
+
+Nothing is written: it is worked out when asked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.limits import Candidate, Limits, Usage, choose
@@ -12,7 +16,10 @@ from flow_platform.domain.policy import LimitSet, workspace_key
 from flow_platform.engine.turns import count_running
 from flow_platform.store.base import Transaction
 from flow_sdk.wire.execution import WaitingOn
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.status import Status
+
+RUNNER_SEEN_WITHIN: Final = timedelta(seconds=10)  # Three heartbeats, as long as a lease.
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,17 @@ class Held:
 
 
 def held_back(tx: Transaction, executions: Iterable[Execution], now: datetime) -> dict[str, WaitingOn]:
-    """By id, those of the executions that a limit holds back now. Without policies nothing is read."""
+    """By id, those of the executions that a limit or the lack of runners holds back now."""
+    ready = [one for one in executions if one.status is Status.QUEUED and (one.available_at or now) <= now]
+    if not ready:
+        return {}
+    offered = tx.runners.offered(now - RUNNER_SEEN_WITHIN)
     limits = LimitSet()
     limited: list[Held] = []
-    for execution in executions:
-        if execution.status is not Status.QUEUED or (execution.available_at or now) > now:
+    found: dict[str, WaitingOn] = {}
+    for execution in ready:
+        if offered and execution.isolation not in offered:
+            found[execution.id] = _nobody_offers(execution, offered)
             continue
         policies = tx.policies.last_seen(execution.workspace_id)
         keys = limits.keys(
@@ -37,10 +50,9 @@ def held_back(tx: Transaction, executions: Iterable[Execution], now: datetime) -
         if keys:
             limited.append(Held(execution, keys))
     if not limited:
-        return {}
+        return found
     running = count_running(tx.executions.running_counts())
     usage = Usage(running, tx.policies.buckets(sorted(limits.limits.rates)))
-    found: dict[str, WaitingOn] = {}
     for held in limited:
         one = Candidate(held.execution.id, held.execution.workspace_id, held.execution.created_at, 0, held.keys)
         blocked = choose([one], usage, limits.limits, 1, now).blocked.get(one.id)
@@ -49,6 +61,15 @@ def held_back(tx: Transaction, executions: Iterable[Execution], now: datetime) -
             until = blocked.until or held.execution.deadline_at
             found[one.id] = WaitingOn(reason=blocked.reason, until=until, message=message)
     return found
+
+
+def _nobody_offers(execution: Execution, offered: frozenset[Isolation]) -> WaitingOn:
+    known = ", ".join(sorted(offered))
+    message = (
+        f"No runner offers isolation {execution.isolation.value!r}, only {known}; "
+        f"start one with: FLOW_ISOLATIONS={execution.isolation.value} flow runner"
+    )
+    return WaitingOn(reason="isolation", until=execution.deadline_at, message=message)
 
 
 def _message(execution: Execution, key: str, reason: str, limits: Limits, running: dict[str, int]) -> str:

@@ -27,6 +27,7 @@ from flow_platform.engine.rollout_steps import RolloutSteps
 from flow_platform.engine.rollouts import Rollouts, place_in_auto_rings
 from flow_platform.store.base import Page, Store, Transaction
 from flow_platform.store.rollout_port import SmokeInput
+from flow_sdk.wire.isolation import DEFAULT
 from flow_sdk.wire.runner import BuildReply, BuildRequest
 from flow_sdk.wire.status import Kind
 
@@ -287,6 +288,7 @@ def _build_request(slug: str, definition: Definition) -> BuildRequest:
         dependencies=list(definition.dependencies),
         examples=list(definition.examples),
         timeout_seconds=BUILD_TIMEOUT_SECONDS,
+        isolation=definition.isolation or DEFAULT,
     )
 
 

@@ -175,6 +175,7 @@ class Claims:
             network=list(definition.network),
             secrets=list(definition.secrets),
             injected=list(definition.injected),
+            isolation=execution.isolation,
             token=self._issue_token(execution, now),
             queued_ms=round((now - execution.start_at).total_seconds() * 1000, 3),
         )

@@ -69,6 +69,7 @@ def document_of(
         retried_as_execution_id=execution.retried_as_id,
         submitted_by=json.loads(execution.submitted_by) if execution.submitted_by else None,
         lifecycle_event=execution.lifecycle_event,
+        isolation=execution.isolation,
         attempt=execution.attempt,
         max_attempts=execution.max_attempts,
         timeout_seconds=execution.timeout_seconds,

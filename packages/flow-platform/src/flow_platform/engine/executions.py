@@ -6,7 +6,7 @@ import asyncio
 import builtins
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from flow_platform.domain import errors
@@ -15,7 +15,7 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine import reports
-from flow_platform.engine.blocked import held_back
+from flow_platform.engine.blocked import RUNNER_SEEN_WITHIN, held_back
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
 from flow_platform.engine.documents import document_of
 from flow_platform.engine.ends import Ends
@@ -36,7 +36,6 @@ MAX_TREE: Final = 10_000
 MAX_CANCELLED: Final = 1000  # Executions that one call cancels, each with all below it.
 CANCEL_BATCH: Final = 25  # Of these in one transaction: others write in between.
 TO_CANCEL: Final = (Status.QUEUED, Status.RUNNING, Status.WAITING)
-RUNNER_SEEN_WITHIN: Final = timedelta(seconds=10)  # Three heartbeats, as long as a lease.
 
 
 class Executions:

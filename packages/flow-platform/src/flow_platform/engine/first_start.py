@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
+from flow_platform.domain.isolation import lowest
 from flow_platform.domain.release import BUILT_IN_RINGS, Ring
 from flow_platform.engine.tokens import new_signing_key
 from flow_platform.store.base import SigningKey, Store, Transaction, Workspace
@@ -53,7 +54,7 @@ def ensure_rings(tx: Transaction, workspace: Workspace, now: datetime, entropy: 
     for name, order, auto_deploy in BUILT_IN_RINGS:
         if name not in existing:
             ring = Ring(new_id(now, entropy), workspace.org_id, workspace.workspace_id, name, order, auto_deploy, now)
-            tx.catalog.insert_ring(ring)
+            tx.catalog.insert_ring(dataclasses.replace(ring, minimum_isolation=lowest(name)))
 
 
 def _ensure_key(tx: Transaction, key: SigningKey) -> None:

@@ -126,13 +126,14 @@ class Grants:
 
     def _grant(self, tx: Transaction, claim: HeldClaim, now: datetime) -> tuple[list[Grant], datetime | None]:
         request = claim.request
-        if not self.is_held(claim) or tx.runners.instance(request.runner_id) not in (None, request.instance):
+        runner = tx.runners.find(request.runner_id)
+        if not self.is_held(claim) or runner.instance not in ("", request.instance):
             return [], None
         in_use = tx.executions.slots_in_use(request.runner_id, request.instance)
         free = min(request.slots - in_use, request.room, MAX_GRANT)
         if free <= 0:
             return [], None
-        turn = self._turns.next(tx, free, now)
+        turn = self._turns.next(tx, free, now, runner.isolations)
         granted = [self._lease(tx, execution, request, now) for execution in turn.executions]
         return granted, turn.look_again_at if len(granted) < free else None
 

@@ -22,6 +22,7 @@ from flow_platform.engine.wakeups import WORK, Wakeups
 from flow_platform.store.base import Attempt, Store, Transaction
 from flow_sdk.wire import subjects
 from flow_sdk.wire.execution import ErrorDocument
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import Heartbeat, HeartbeatReply, Register, Registered
 from flow_sdk.wire.status import Status
 
@@ -66,8 +67,8 @@ class Heartbeats:
 
         Unless the earlier one lives: two that took turns would throw each other out for ever, so the second is refused.
         """
-        registered = await self._store.read(lambda tx: tx.runners.instance(request.runner_id))
-        if registered not in (None, request.instance) and await self._is_alive(request.runner_id, registered):
+        registered = (await self._store.read(lambda tx: tx.runners.find(request.runner_id))).instance
+        if registered not in ("", request.instance) and await self._is_alive(request.runner_id, registered):
             logger.warning("refused a second process of a runner", extra={"runner_id": request.runner_id})
             return self._registered("runner_id_taken")
         self._grants.forget_earlier(request.runner_id, request.instance)  # First: then nothing more is leased to them.
@@ -105,7 +106,8 @@ class Heartbeats:
 
     def _register(self, tx: Transaction, request: Register) -> list[Execution]:
         now = self._clock.now()
-        tx.runners.register(request.runner_id, request.instance, request.slots, now)
+        offered = [rung for rung in Isolation if rung in request.capabilities]
+        tx.runners.register(request.runner_id, request.instance, request.slots, now, offered)
         changed: list[Execution] = []
         for abandoned in tx.executions.leased_to(request.runner_id, request.instance):
             # As it is now: it may have been cancelled with a parent that was lost before it in this loop.

@@ -32,6 +32,7 @@ from flow_platform.engine.validation import parse_model
 from flow_platform.store.base import Store, Transaction
 from flow_sdk.agents.prompt import variables_of
 from flow_sdk.wire.agent import PACKAGES, AgentDocument, AgentLimits, Persistence, StateRule
+from flow_sdk.wire.isolation import DEFAULT
 from flow_sdk.wire.runner import BuildReply, BuildRequest, Limits
 from flow_sdk.wire.status import Kind
 
@@ -63,6 +64,7 @@ async def agent_definition(store: Store, org_id: str, workspace_id: str, request
         retry=RetryPolicy(**dict(request.retry)) if request.retry else RetryPolicy(),
         limits=Limits(**{name: value for name, value in limits if name not in _OF_AGENTS}),
         agent=document.model_dump(mode="json", exclude_defaults=True),
+        isolation=request.isolation,
     )
 
 
@@ -82,10 +84,17 @@ async def build_agent(build: Built, slug: str, definition: Definition, seconds: 
             entry_point=definition.entry_point,
             dependencies=list(definition.dependencies),
             timeout_seconds=seconds,
+            isolation=definition.isolation or DEFAULT,
         )
         output_schema = (await build(request)).output_schema
     ours = BuildRequest(
-        kind=Kind.AGENT, slug=slug, code="", entry_point="", dependencies=list(PACKAGES), timeout_seconds=seconds
+        kind=Kind.AGENT,
+        slug=slug,
+        code="",
+        entry_point="",
+        dependencies=list(PACKAGES),
+        timeout_seconds=seconds,
+        isolation=definition.isolation or DEFAULT,
     )
     reply = await build(ours)
     return reply.model_copy(update={"input_schema": _input_schema(document), "output_schema": output_schema})

@@ -19,6 +19,7 @@ from flow_platform.domain.execution import RetryPolicy
 from flow_platform.engine.closed import Closed
 from flow_platform.engine.publish_graph import graph_definition
 from flow_platform.engine.publish_secrets import MAX_SECRETS, Secret, handed_over, injected
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import Limits
 from flow_sdk.wire.status import Kind
 
@@ -88,6 +89,7 @@ Text = Annotated[str, AfterValidator(_text_without_nul)]
 _Texts = BeforeValidator(_empty_if_none)
 Code = Annotated[str, AfterValidator(_code)]
 Tags = Annotated[tuple[Annotated[Text, Field(min_length=1, max_length=100)], ...], _Texts]
+IsolationWord = Annotated[Isolation, Field(strict=False, description="What it must run in at least.")]
 Requirements = Annotated[
     tuple[Annotated[str, AfterValidator(_requirement)], ...], _Texts, Field(max_length=MAX_DEPENDENCIES)
 ]
@@ -145,6 +147,7 @@ class PublishRequest(Closed):
         (), max_length=MAX_HOSTS, strict=False
     )
     secrets: Annotated[tuple[Secret, ...], _Texts] = Field((), max_length=MAX_SECRETS, strict=False)
+    isolation: IsolationWord | None = None
     examples: Annotated[tuple[Example, ...], _Texts] = Field((), max_length=MAX_EXAMPLES, strict=False)
     requires_context: bool = False
     smoke_input: Any = None
@@ -195,6 +198,7 @@ def definition_of(kind: Kind, request: PublishRequest) -> Definition:
         network=request.network,
         secrets=handed_over(request.secrets),
         injected=injected(request.secrets, request.network),
+        isolation=request.isolation,
         examples=tuple({"input": example.input, "output": example.output} for example in request.examples),
         requires_context=request.requires_context,
     )

@@ -14,10 +14,12 @@ from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Version
 from flow_platform.domain.deployment import Activated, PlacementStarted, ValidationStarted
+from flow_platform.domain.isolation import check_minimum, lowest, require_strong_enough
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.domain.release import Deployment, DeploymentState, Ring, RollbackRule
 from flow_platform.domain.rollout import Track, begin, choose, step
 from flow_platform.store.base import Page, Store, Transaction
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.status import Kind
 
 MAX_RINGS: Final = 50  # Of one workspace; each is looked at when a version is published.
@@ -33,6 +35,8 @@ class NewRing:
     env: dict[str, str] = field(default_factory=dict[str, str])
     requires_approval: bool = False
     rollback: RollbackRule | None = None
+    minimum_isolation: Isolation | None = None
+    """None: as little as a ring of that name may demand."""
 
 
 def resolve_deployment(
@@ -89,7 +93,12 @@ def place(
 def new_deployment(
     component: Component, version: Version, ring: Ring, now: datetime, entropy: Entropy, requested_by: str = ""
 ) -> Deployment:
-    """A deployment that is to begin."""
+    """A deployment that is to begin.
+
+    Raises:
+        Conflict: `isolation_too_weak`.
+    """
+    require_strong_enough(component, version.definition, ring)
     return Deployment(
         id=new_id(now, entropy),
         org_id=component.org_id,
@@ -141,6 +150,7 @@ class Releases:
 
         Raises:
             Conflict: `ring_exists`, or `too_many_rings`.
+            InvalidInput: It demands less than a ring of that name must.
         """
         require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)
         now = self._clock.now()
@@ -155,6 +165,7 @@ class Releases:
             env=ring.env,
             requires_approval=ring.requires_approval,
             rollback=ring.rollback,
+            minimum_isolation=check_minimum(ring.name, ring.minimum_isolation or lowest(ring.name)),
         )
 
         def operation(tx: Transaction) -> Ring:

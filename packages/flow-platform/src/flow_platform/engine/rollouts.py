@@ -17,6 +17,7 @@ from flow_platform.domain import deployment as domain
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, new_id, system_entropy
 from flow_platform.domain.component import Component, Version
+from flow_platform.domain.isolation import check_minimum, require_strong_enough
 from flow_platform.domain.principal import Action, Principal
 from flow_platform.domain.promotion import Promotion, promote, promote_together
 from flow_platform.domain.release import Deployment, DeploymentState, Ring
@@ -129,7 +130,7 @@ class Rollouts:
 
         Raises:
             NotFound: Component, version or ring is unknown in this workspace.
-            Conflict: `deployment_in_progress`: another version is on its way there.
+            Conflict: `deployment_in_progress`: another version is on its way there; `isolation_too_weak`.
             InvalidInput: A share where nothing is active that would take the rest.
         """
         require_not_execution(principal, Action.DEPLOY, org_id, workspace_id)
@@ -175,6 +176,7 @@ class Rollouts:
         Raises:
             NotFound: A deployment or the ring is unknown in this workspace, or there is no next ring.
             Conflict: `not_promotable`, `deployment_in_progress`, `already_active`; of several with one detail each.
+                `isolation_too_weak`.
             InvalidInput: Too many, a component twice, or a share where nothing is active that would take the rest.
         """
         require_not_execution(principal, Action.DEPLOY, org_id, workspace_id)
@@ -262,7 +264,7 @@ class Rollouts:
         """Changes a ring; from now on, for all that happens in it.
 
         Raises:
-            InvalidInput: The rollback rule is out of bounds.
+            InvalidInput: The rollback rule is out of bounds, or it demands less isolation than it must.
         """
         require_not_execution(principal, Action.ADMINISTER, org_id, workspace_id)
 
@@ -271,6 +273,7 @@ class Rollouts:
             ring = dataclasses.replace(before, **change.fields)
             if ring.rollback is not None:
                 check_rule(ring.rollback)
+            check_minimum(ring.name, ring.minimum_isolation)
             steps.tx.catalog.update_ring(ring)
             if before.requires_approval and not ring.requires_approval:
                 for deployment in steps.tx.rollouts.queued_in(ring.id):
@@ -356,6 +359,9 @@ class _Promoting:
         source_ring = find_ring(steps.tx, self.org_id, self.workspace_id, known.ring_id)
         source = steps.track(known.component_id, source_ring)
         target = steps.track(known.component_id, self._target(source_ring))
+        component = find_component(steps.tx, self.org_id, self.workspace_id, known.component_id)
+        definition = steps.tx.catalog.get_version(known.version_id).definition
+        require_strong_enough(component, definition, target.ring)
         new = new_id(steps.now, self.entropy)
         return Promotion(source, target, self.samples[deployment_id], new, expected_id=deployment_id)
 

@@ -289,10 +289,11 @@ class Engine:
         """Has a runner build and inspect a component.
 
         Raises:
-            BusUnavailable: NATS is away, or no runner is connected.
+            BusUnavailable: NATS is away, or no runner is connected that offers the isolation.
         """
         body = request.model_dump_json().encode()
-        answer = await self._link.request(subjects.BUILD_REQUEST, body, request.timeout_seconds + BUILD_MARGIN_SECONDS)
+        subject = subjects.build_request(request.isolation)
+        answer = await self._link.request(subject, body, request.timeout_seconds + BUILD_MARGIN_SECONDS)
         try:
             return BuildReply.model_validate_json(answer)
         except pydantic.ValidationError as error:

@@ -26,6 +26,7 @@ from flow_platform.domain.policy import LimitSet, Policies, component_key, works
 from flow_platform.domain.rate_limit import TOKEN, Bucket
 from flow_platform.store.base import Transaction
 from flow_platform.store.queue_table import RunningCount, parse_lane
+from flow_sdk.wire.isolation import DEFAULT, Isolation
 
 MATURE_BATCH: Final = 500  # Delayed executions made ready in one transaction: a few milliseconds.
 PAGE: Final = 200  # Workspaces, and lanes of each, that are looked at together; further ones while slots are left.
@@ -33,7 +34,7 @@ MAX_ROUNDS: Final = 20  # Pages in one decision; the next one begins behind them
 MAX_CHOICES: Final = 3  # When others took what was chosen.
 CONTENDED: Final = timedelta(milliseconds=5)  # Longer than most transactions of another engine.
 UNSEEN: Final = timedelta(milliseconds=100)  # Until what one decision did not come to is looked at.
-_END_OF_COMPONENT: Final = "\\"  # Sorts behind the "[" that its keys begin with.
+_END_OF_COMPONENT: Final = ";"  # Sorts behind the ":" that its isolations begin with.
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Turns:
         self._last_workspace = ""  # Where the last decision stopped, when it did not come around.
         self._last_lanes: dict[str, str] = {}
 
-    def next(self, tx: Transaction, slots: int, now: datetime) -> Turn:
-        """Decides who takes up to that many slots."""
+    def next(self, tx: Transaction, slots: int, now: datetime, isolations: Sequence[Isolation] = (DEFAULT,)) -> Turn:
+        """Decides who takes up to that many slots, of those that run in one of these isolations."""
         if slots <= 0:
             return Turn()
         survey = tx.executions.survey()
@@ -68,12 +69,19 @@ class Turns:
         if survey.first_workspace is None:
             return Turn((), survey.available_at)
         if survey.first_workspace == survey.last_workspace and not survey.has_limits:
-            return Turn(tx.executions.acquire(now, slots), survey.available_at)
-        return self._decide(tx, slots, now, survey.available_at)
+            return Turn(tx.executions.acquire(now, slots, isolations), survey.available_at)
+        return self._decide(tx, slots, now, survey.available_at, isolations)
 
-    def _decide(self, tx: Transaction, slots: int, now: datetime, available_at: datetime | None) -> Turn:
+    def _decide(
+        self,
+        tx: Transaction,
+        slots: int,
+        now: datetime,
+        available_at: datetime | None,
+        isolations: Sequence[Isolation],
+    ) -> Turn:
         workspaces = _Circle(self._last_workspace)
-        found = _Found(tx, slots, now, until=[available_at] if available_at else [])
+        found = _Found(tx, slots, now, isolations, until=[available_at] if available_at else [])
         choice = Choice((), self._usage, {})
         for number in range(MAX_ROUNDS):
             if not workspaces.is_done:
@@ -81,7 +89,7 @@ class Turns:
                 workspaces.pass_page(list(page), PAGE)
                 is_only_one = number == 0 and workspaces.is_done and len(page) == 1
                 if is_only_one and not any(page.values()):
-                    return Turn(tx.executions.acquire(now, slots), available_at)
+                    return Turn(tx.executions.acquire(now, slots, isolations), available_at)
                 found.add_workspaces(page, self._last_lanes)
             found.add_lanes()
             choice = found.choose(self._usage)
@@ -137,8 +145,11 @@ class _Circle:
 class _Found:
     """What one decision is made from, gathered as far as it needs."""
 
-    def __init__(self, tx: Transaction, slots: int, now: datetime, until: list[datetime]) -> None:
+    def __init__(
+        self, tx: Transaction, slots: int, now: datetime, isolations: Sequence[Isolation], until: list[datetime]
+    ) -> None:
         self._tx = tx
+        self._isolations = isolations
         self._slots = slots
         self.now = now
         self.until = until
@@ -195,7 +206,9 @@ class _Found:
         for lane in page:
             if (workspace_id, lane) in self._keys_of or lane < circle.after:
                 continue
-            component_id, ring_id, own = parse_lane(lane)
+            component_id, ring_id, isolation, own = parse_lane(lane)
+            if isolation not in self._isolations:
+                continue  # Others' work.
             keys = self._limits.keys(policies, workspace_id, component_id, ring_id, own)
             self._keys_of[workspace_id, lane] = keys
             wanted[lane] = max(1, min(self._slots, room(keys, self._limits.limits, self._running)))

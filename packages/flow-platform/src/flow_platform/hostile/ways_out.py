@@ -19,8 +19,8 @@ from flow_platform.egress.traffic import Limits, Record
 from flow_platform.hostile.answer import Answer, expect
 from flow_platform.hostile.attempt import Attempt
 from flow_platform.hostile.box import Box
-from flow_platform.runner.network import DEFAULTS, PROXIES
-from flow_platform.sandbox.base import PROXY_PORT, Container, ContainerSpec
+from flow_platform.runner.network import defaults, proxies
+from flow_platform.sandbox.base import INSIDE, PROXY_PORT, Container, ContainerSpec
 
 SPEC: Final = ContainerSpec(tenant="hostile", proxy=True)
 _ALLOWED: Final = "api.example.com"
@@ -125,7 +125,7 @@ async def _try(box: Box, code: str, given: Any, network: Sequence[str], names: N
         brokers.append(Broker(policy, names, Limits(), records.append))
         brokers[0].listen(container.listeners[PROXY_PORT])
 
-    run = await box.run(code, given, spec=SPEC, on_container=serve, env={**DEFAULTS, **PROXIES})
+    run = await box.run(code, given, spec=SPEC, on_container=serve, env={**defaults(INSIDE), **proxies(INSIDE)})
     for broker in brokers:
         broker.close()
         await broker.wait_closed()

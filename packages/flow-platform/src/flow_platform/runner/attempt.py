@@ -34,9 +34,18 @@ from flow_platform.runner.publisher import Publisher
 from flow_platform.runner.redaction import Redactor
 from flow_platform.runner.relay import Relay
 from flow_platform.runner.result import Result, output_payload
+from flow_platform.runner.sandboxes import Sandboxes
 from flow_platform.runner.session import ExecutionSession
 from flow_platform.runner.tokens import ExecutionTokens
-from flow_platform.sandbox.base import PROXY_PORT, Container, ContainerSpec, Ended, ProtocolError, Sandbox, Usage
+from flow_platform.sandbox.base import (
+    PROXY_PORT,
+    Container,
+    ContainerSpec,
+    Ended,
+    ProtocolError,
+    Usage,
+    whereabouts,
+)
 from flow_sdk.wire import agent, subjects
 from flow_sdk.wire.execution import ErrorDocument
 from flow_sdk.wire.harness import Frame
@@ -65,7 +74,7 @@ class Workplace:
     channel: Channel
     api_address: tuple[str, int]
     bus: Bus
-    sandbox: Sandbox
+    sandboxes: Sandboxes
     environments: Environments
     gateway: Gateway
     clock: Clock
@@ -162,7 +171,7 @@ class Attempt:
             self._times.prepared = time.perf_counter()
             if self._is_stopped or spec is None:
                 return self._stopped()
-            container = await self._place.sandbox.acquire(spec)
+            container = await self._place.sandboxes.get(self.assignment.isolation).acquire(spec)
         except errors.FlowError as error:
             logger.warning("an attempt got no container: %s", error, extra=self._fields())
             return self._verdict or ending.lost(f"{error.error_code}: {error.message}")
@@ -243,7 +252,12 @@ class Attempt:
                 listener = container.listeners[PROXY_PORT]
                 self._way_out = WayOut(assignment, listener, place.egress, self._publisher, self._injections)
             frame = start_frame.encode(
-                assignment, place.channel, self._input, self._secrets, place.suspend_after_seconds
+                assignment,
+                place.channel,
+                self._input,
+                self._secrets,
+                place.suspend_after_seconds,
+                whereabouts(container),
             )
             await container.start(frame, assignment.limits)
             async for kind, body in container.frames():

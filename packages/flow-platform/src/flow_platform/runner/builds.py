@@ -15,7 +15,8 @@ from flow_platform.bus.connection import Bus
 from flow_platform.domain import errors
 from flow_platform.runner import ending
 from flow_platform.runner.logs import LogLines
-from flow_platform.sandbox.base import Container, ContainerSpec, ProtocolError, Sandbox
+from flow_platform.runner.sandboxes import Sandboxes
+from flow_platform.sandbox.base import Container, ContainerSpec, ProtocolError
 from flow_sdk.wire import agent, subjects
 from flow_sdk.wire.harness import Frame
 from flow_sdk.wire.runner import BuildReply, BuildRequest, EnvironmentRef
@@ -29,11 +30,14 @@ SHOWN_LOG_CHARACTERS: Final = 2_000
 
 
 class Builds:
-    """Answers `flow.build`; at most `parallel` at a time, so that builds leave room for executions."""
+    """Answers requests for builds that are inspected in an isolation of this runner.
 
-    def __init__(self, environments: Environments, sandbox: Sandbox, parallel: int) -> None:
+    At most `parallel` at a time, so that builds leave room for executions.
+    """
+
+    def __init__(self, environments: Environments, sandboxes: Sandboxes, parallel: int) -> None:
         self._environments = environments
-        self._sandbox = sandbox
+        self._sandboxes = sandboxes
         self._turns = asyncio.Semaphore(parallel)
         self._waiting = 0
         self._is_draining = False
@@ -42,7 +46,8 @@ class Builds:
 
     async def serve(self, bus: Bus) -> None:
         """Attaches the handler; returns at once."""
-        await bus.serve(subjects.BUILD_REQUEST, subjects.RUNNER_QUEUE, self.handle)
+        for isolation in self._sandboxes.offered:
+            await bus.serve(subjects.build_request(isolation), subjects.RUNNER_QUEUE, self.handle)
 
     async def handle(self, body: bytes) -> bytes:
         """One request, whatever becomes of it, has one answer."""
@@ -87,7 +92,8 @@ class Builds:
         path = await self._environments.ensure(environment)
         # An agent without code has nothing to look at but what all agents run with.
         modules = agent.MODULES if request.kind is Kind.AGENT and not request.code else ()
-        container = await self._sandbox.acquire(ContainerSpec(BUILD_TENANT, environment.digest, path, modules=modules))
+        spec = ContainerSpec(BUILD_TENANT, environment.digest, path, modules=modules)
+        container = await self._sandboxes.get(request.isolation).acquire(spec)
         try:
             async with asyncio.timeout(min(inspect.MAX_SECONDS, request.timeout_seconds)):
                 return await self._inspect(container, request, environment)

@@ -17,7 +17,7 @@ from flow_platform.egress.policy import DeclaredPolicy, OperatorRules
 from flow_platform.egress.resolver import Resolver
 from flow_platform.egress.traffic import Limits, Record
 from flow_platform.runner.publisher import Publisher
-from flow_platform.sandbox.base import CERTIFICATES, PROXY_PORT
+from flow_platform.sandbox.base import PROXY_PORT, Whereabouts
 from flow_sdk.wire.harness import NETWORK_EVENT
 from flow_sdk.wire.injected import PLACE
 from flow_sdk.wire.runner import Assignment
@@ -26,15 +26,20 @@ logger = logging.getLogger(__name__)
 
 MAX_NETWORK_EVENTS: Final = 1_000  # Per attempt; the log of the runner has all.
 EVENTS_AT_ONCE: Final = 32
-_PROXY: Final = f"http://127.0.0.1:{PROXY_PORT}"
-# Not socks5h:// for all: httpx refuses to start with it where its SOCKS package is not installed.
-_NAMES: Final = {"HTTP_PROXY": _PROXY, "HTTPS_PROXY": _PROXY, "ALL_PROXY": _PROXY, "NO_PROXY": "127.0.0.1,localhost"}
+_AUTHORITIES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
-PROXIES: Final = {**_NAMES, **{name.lower(): value for name, value in _NAMES.items()}}
-"""Variables of a component with a way out, in both spellings: curl reads `http_proxy` in lower case only."""
 
-DEFAULTS: Final = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"), CERTIFICATES)
-"""Variables that a ring may change: for OpenSSL (urllib, httpx), requests, curl and pip."""
+def proxies(where: Whereabouts) -> dict[str, str]:
+    """Variables of a component with a way out, in both spellings: curl reads `http_proxy` in lower case only."""
+    proxy = f"http://127.0.0.1:{where.ports[PROXY_PORT]}"
+    # Not socks5h:// for all: httpx refuses to start with it where its SOCKS package is not installed.
+    names = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "ALL_PROXY": proxy, "NO_PROXY": "127.0.0.1,localhost"}
+    return {**names, **{name.lower(): value for name, value in names.items()}}
+
+
+def defaults(where: Whereabouts) -> dict[str, str]:
+    """Variables that a ring may change: for OpenSSL (urllib, httpx), requests, curl and pip."""
+    return dict.fromkeys(_AUTHORITIES, where.certificates) if where.certificates else {}
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ from flow_platform.runner.builds import Builds
 from flow_platform.runner.config import RunnerConfig
 from flow_platform.runner.network import Egress
 from flow_platform.runner.runner import Runner
+from flow_platform.runner.sandboxes import Sandboxes
 from flow_platform.runner.tokens import ExecutionTokens
-from flow_platform.sandbox.base import Sandbox
-from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +46,14 @@ class _Stop:
         (self.at_once if self.gracefully.is_set() else self.gracefully).set()
 
 
-async def run_runner(config: RunnerConfig, sandbox: Sandbox | None = None) -> int:
+async def run_runner(config: RunnerConfig, sandboxes: Sandboxes) -> int:
     """Runs until SIGTERM or SIGINT (drain), a second one (at once), or a dead part; returns the exit code.
 
     Must run in the main thread: it takes the signals.
 
     Args:
         config: What `bootstrap` read from the settings.
-        sandbox: Opened and closed here; by default the namespaces sandbox.
+        sandboxes: Opened and closed here.
 
     Raises:
         SandboxUnavailable: With what the kernel refused and how to allow it.
@@ -63,16 +62,15 @@ async def run_runner(config: RunnerConfig, sandbox: Sandbox | None = None) -> in
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    sandbox = sandbox or NamespacesSandbox(config.cache_dir, pool_size=config.pool_size)
-    await sandbox.open()
+    await sandboxes.open()
     try:
-        return await _until_stopped(_with_bus(config, sandbox, stop), stop)
+        return await _until_stopped(_with_bus(config, sandboxes, stop), stop)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await sandbox.close()
+                await sandboxes.close()
 
 
 async def _until_stopped(work: Coroutine[Any, Any, int], stop: _Stop) -> int:
@@ -91,14 +89,14 @@ async def _until_stopped(work: Coroutine[Any, Any, int], stop: _Stop) -> int:
         await asyncio.gather(working, hurry, return_exceptions=True)
 
 
-async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
+async def _with_bus(config: RunnerConfig, sandboxes: Sandboxes, stop: _Stop) -> int:
     bus = await _connect(config, stop)
     if bus is None:
         return 0
     resolver = SystemResolver()
     environments = Environments(
         config.cache_dir,
-        sandbox,
+        sandboxes.builder,
         max_bytes=config.environment_bytes,
         way_out=BuildWayOut(resolver, config.build_hosts, config.egress_rules),
     )
@@ -110,7 +108,7 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
             channel=config.channel,
             api_address=(config.api_host, config.api_port),
             bus=bus,
-            sandbox=sandbox,
+            sandboxes=sandboxes,
             environments=environments,
             gateway=gateway,
             clock=SystemClock(),
@@ -118,7 +116,7 @@ async def _with_bus(config: RunnerConfig, sandbox: Sandbox, stop: _Stop) -> int:
             tokens=tokens,
             suspend_after_seconds=config.suspend_after_seconds,
         )
-        builds = Builds(environments, sandbox, config.parallel_builds)
+        builds = Builds(environments, sandboxes, config.parallel_builds)
         runner = Runner(config, uuid.uuid4().hex, bus, workplace)
         return await _serve(config, runner, builds, bus, stop)
     finally:

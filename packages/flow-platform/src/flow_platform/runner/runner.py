@@ -318,7 +318,7 @@ class Runner:
             runner_id=self._config.runner_id,
             instance=self._instance,
             slots=self._config.slots,
-            capabilities=[self._place.sandbox.name],
+            capabilities=list(self._place.sandboxes.offered),
         )
         failures = 0
         loop = asyncio.get_running_loop()

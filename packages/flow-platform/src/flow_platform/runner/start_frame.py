@@ -11,7 +11,7 @@ from typing import Final
 
 from flow_platform.runner import network
 from flow_platform.runner.config import Channel
-from flow_platform.sandbox.base import API_PORT, NATS_PORT
+from flow_platform.sandbox.base import API_PORT, INSIDE, NATS_PORT, Whereabouts
 from flow_sdk.wire.harness import Mode
 from flow_sdk.wire.runner import Assignment
 from flow_sdk.wire.status import Kind
@@ -28,6 +28,7 @@ def encode(
     input_body: bytes | None,
     secrets: Mapping[str, str],
     suspend_after_seconds: float | None = None,
+    where: Whereabouts = INSIDE,
 ) -> bytes:
     """Makes the frame's body.
 
@@ -35,6 +36,7 @@ def encode(
         input_body: The input as JSON text, when it came as an object: spliced in, as it may have 32 MiB.
         secrets: Variables that win over those of the ring.
         suspend_after_seconds: How long a workflow only waits before it gives its container back; None: never.
+        where: The container finds what is outside of it.
     """
     content: dict[str, object] = {
         "mode": Mode.RUN.value,
@@ -43,7 +45,7 @@ def encode(
         "code": assignment.code,
         "entry_point": assignment.entry_point,
         "context": assignment.config,
-        "env": environment(assignment, secrets),
+        "env": environment(assignment, secrets, where),
         "output_bytes": assignment.limits.output_bytes,
     }
     if assignment.agent is not None:
@@ -57,15 +59,15 @@ def encode(
     return _text(content)[:-1] + b',"input":' + input_body + b"}"
 
 
-def environment(assignment: Assignment, secrets: Mapping[str, str]) -> dict[str, str]:
+def environment(assignment: Assignment, secrets: Mapping[str, str], where: Whereabouts = INSIDE) -> dict[str, str]:
     """Variables of the component's process."""
     values = {
-        **(network.DEFAULTS if assignment.network else {}),
+        **(network.defaults(where) if assignment.network else {}),
         **assignment.env,
         **secrets,
-        **(network.PROXIES if assignment.network else {}),
-        "PLATFORM_API_URL": f"http://127.0.0.1:{API_PORT}",
-        "NATS_URL": f"nats://x:{assignment.token}@127.0.0.1:{NATS_PORT}",
+        **(network.proxies(where) if assignment.network else {}),
+        "PLATFORM_API_URL": f"http://127.0.0.1:{where.ports[API_PORT]}",
+        "NATS_URL": f"nats://x:{assignment.token}@127.0.0.1:{where.ports[NATS_PORT]}",
         "AUTH_TOKEN": assignment.token,
         "ORG_ID": assignment.org_id,
         "WORKSPACE_ID": assignment.workspace_id,

@@ -7,6 +7,7 @@ deliberately no way to run something in a container a second time.
 
 from __future__ import annotations
 
+import abc
 import enum
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -181,6 +182,35 @@ that runs as root gets what the container chose. At exactly 1 there is neither. 
 
 CERTIFICATES = "/etc/ssl/certificates.pem"
 """Certificate authorities, inside every container: those that the runner's machine trusts."""
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where a container finds what is outside of it.
+
+    Attributes:
+        ports: On loopback, of `API_PORT`, `NATS_PORT` and `PROXY_PORT`.
+        certificates: Path of certificate authorities; empty: wherever its libraries look by themselves.
+    """
+
+    ports: Mapping[int, int]
+    certificates: str
+
+
+INSIDE = Whereabouts({port: port for port in (API_PORT, NATS_PORT, PROXY_PORT)}, CERTIFICATES)
+"""In every container that has a network and files of its own."""
+
+
+class OnTheMachine(abc.ABC):
+    """Base of containers that have neither network nor files of their own."""
+
+    @property
+    @abc.abstractmethod
+    def whereabouts(self) -> Whereabouts: ...
+
+
+def whereabouts(container: Container) -> Whereabouts:
+    return container.whereabouts if isinstance(container, OnTheMachine) else INSIDE
 
 
 class Sandbox(Protocol):

@@ -33,6 +33,7 @@ from flow_platform.store.part_table import PartTable
 from flow_platform.store.policy_table import PolicyTable
 from flow_platform.store.queue_table import QueueTable
 from flow_platform.store.rollout_port import RolloutTable
+from flow_platform.store.runner_table import RunnerTable
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.secret_table import SecretTable
 from flow_platform.store.service_table import ServiceTable
@@ -420,22 +421,6 @@ class TenancyTable(Protocol):
 
     def signing_keys(self) -> list[SigningKey]:
         """Newest first."""
-        ...
-
-
-class RunnerTable(Protocol):
-    def register(self, runner_id: str, instance: str, slots: int, at: datetime) -> None: ...
-
-    def instance(self, runner_id: str) -> str | None:
-        """The process start that is registered under the runner's id."""
-        ...
-
-    def seen(self, runner_id: str, instance: str, at: datetime, completed: int) -> bool:
-        """Notes a heartbeat; False when the instance is not the registered one."""
-        ...
-
-    def alive(self, since: datetime) -> int:
-        """How many runners were heard of since then."""
         ...
 
 

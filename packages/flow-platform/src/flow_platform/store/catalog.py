@@ -28,6 +28,7 @@ from flow_platform.store.instants import from_micros, to_micros
 from flow_platform.store.query import Query
 from flow_platform.store.tables import Instant, Word, components, versions
 from flow_sdk.wire.injected import InjectedSecret
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import EnvironmentRef, Limits
 from flow_sdk.wire.status import Kind
 
@@ -221,6 +222,8 @@ def _definition_to_json(definition: Definition) -> str:
     fields["retry"] = vars(definition.retry)
     fields["injected"] = [one.model_dump() for one in definition.injected]
     fields["limits"] = from_json(document_to_json(definition.limits))
+    if definition.isolation is None:
+        del fields["isolation"]
     return to_json(fields)
 
 
@@ -238,6 +241,8 @@ def _parse_definition(text: str) -> Definition:
     for name in ("dependencies", "network", "secrets", "examples"):
         fields[name] = tuple(fields[name])
     fields["injected"] = tuple(InjectedSecret.model_validate(one) for one in fields.get("injected", ()))
+    if "isolation" in fields:
+        fields["isolation"] = Isolation(fields["isolation"])
     return Definition(**fields)
 
 

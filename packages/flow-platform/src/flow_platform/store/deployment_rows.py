@@ -10,6 +10,7 @@ from flow_platform.domain.release import Deployment, DeploymentState, Ring, Roll
 from flow_platform.store.connection import Row
 from flow_platform.store.documents import from_json, json_or_null, to_json, value_or
 from flow_platform.store.instants import from_micros, from_micros_or_none, to_micros, to_micros_or_none
+from flow_sdk.wire.isolation import Isolation
 
 _DEPLOYMENT: Final = tuple(field.name for field in fields(Deployment))
 
@@ -44,11 +45,12 @@ def ring_row(ring: Ring) -> dict[str, Any]:
         "env": json_or_null(ring.env, {}),
         "requires_approval": ring.requires_approval,
         "rollback": to_json(_rule_to_json(ring.rollback)) if ring.rollback else None,
+        "minimum_isolation": ring.minimum_isolation.value,
     }
 
 
 def ring_from(row: Row) -> Ring:
-    ring_id, org_id, workspace_id, name, order, auto_deploy, created_at, env, requires_approval, rollback = row
+    ring_id, org_id, workspace_id, name, order, auto_deploy, created_at, env, requires_approval, rollback, least = row
     return Ring(
         id=ring_id,
         org_id=org_id,
@@ -60,6 +62,7 @@ def ring_from(row: Row) -> Ring:
         env=value_or(env, {}),
         requires_approval=bool(requires_approval),
         rollback=None if rollback is None else _rule_from_json(from_json(rollback)),
+        minimum_isolation=Isolation(least),
     )
 
 

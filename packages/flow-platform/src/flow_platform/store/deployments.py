@@ -24,7 +24,7 @@ _RING_IN_WORKSPACE = (_r.org_id == bindparam("org_id"), _r.workspace_id == bindp
 _IN_WORKSPACE = (_d.org_id == bindparam("org_id"), _d.workspace_id == bindparam("workspace_id"))
 
 _INSERT_RING = Query("insert ring", sa.insert(rings).inline())
-_CHANGING = ("order", "auto_deploy", "env", "requires_approval", "rollback")
+_CHANGING = ("order", "auto_deploy", "env", "requires_approval", "rollback", "minimum_isolation")
 _UPDATE_RING = Query(
     "update ring",
     sa.update(rings).where(_r.id == bindparam("id_")).values({name: bindparam(name) for name in _CHANGING}),

@@ -7,7 +7,7 @@ statements simply have no lock clause.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -22,6 +22,7 @@ from flow_platform.store.policies import policy_revisions
 from flow_platform.store.query import Query
 from flow_platform.store.queue_table import Head, RunningCount, Survey
 from flow_platform.store.tables import executions
+from flow_sdk.wire.isolation import DEFAULT, Isolation
 from flow_sdk.wire.status import Status
 
 _e = executions.c
@@ -30,12 +31,16 @@ _IS_QUEUED = _e.status == sa.literal_column("'queued'")
 _IS_READY = (_IS_QUEUED, _e.available_at.is_(None))
 # A level of priority is worth a minute of waiting (`limits.AGING`). As all grow older alike, whoever is ahead stays so:
 # the order needs no clock, and an index has it.
+_LEVEL: Final = 60_000_000
 _RANK = _e.created_at - _e.priority * sa.literal_column("60000000")
 _CLAIM_ORDER = (_RANK, _e.id)
 _EMPTY = sa.literal_column("''", sa.Text)
+_RUNG = _e.isolation.concat(_EMPTY)  # As the index has it.
 _LANE = (
     _e.component_id.concat(sa.literal_column("'@'", sa.Text))
     .concat(sa.func.coalesce(_e.ring_id, _EMPTY))
+    .concat(sa.literal_column("':'", sa.Text))
+    .concat(_e.isolation)
     .concat(sa.func.coalesce(_e.limit_keys, _EMPTY))
 )
 _NON_TERMINAL: Final = tuple(status for status in Status if not status.is_terminal)
@@ -43,10 +48,17 @@ _NON_TERMINAL: Final = tuple(status for status in Status if not status.is_termin
 _READY = Query(
     "acquire ready",
     sa.select(*COLUMNS)
-    .where(*_IS_READY, _e.deadline_at > bindparam("now"))
+    .where(*_IS_READY, bindparam("isolation", type_=sa.Text) == _RUNG, _e.deadline_at > bindparam("now"))
     .order_by(*_CLAIM_ORDER)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True),
+)
+_RANKS = Query(
+    "ranks of the ready",
+    sa.select(_RANK)
+    .where(*_IS_READY, bindparam("isolation", type_=sa.Text) == _RUNG, _e.deadline_at > bindparam("now"))
+    .order_by(*_CLAIM_ORDER)
+    .limit(bindparam("limit")),
 )
 _MATURE = Query(
     "mature",
@@ -215,9 +227,27 @@ class ExecutionQueue:
     def mature(self, now: datetime, limit: int) -> int:
         return self._connection.run(_MATURE, {"now": to_micros(now), "limit": limit})
 
-    def acquire(self, now: datetime, limit: int) -> list[Execution]:
-        rows = self._connection.rows(_READY, {"now": to_micros(now), "limit": limit})
-        return [from_row(row) for row in rows]
+    def acquire(self, now: datetime, limit: int, isolations: Sequence[Isolation] = (DEFAULT,)) -> list[Execution]:
+        if len(isolations) == 1:
+            return self._acquire(now, limit, isolations[0])
+        shares = self._shares(now, limit, isolations)
+        found = [one for isolation, share in shares.items() for one in self._acquire(now, share, isolation)]
+        return sorted(found, key=lambda one: (to_micros(one.created_at) - one.priority * _LEVEL, one.id))
+
+    def _acquire(self, now: datetime, limit: int, isolation: Isolation) -> list[Execution]:
+        parameters = {"now": to_micros(now), "limit": limit, "isolation": isolation.value}
+        return [from_row(row) for row in self._connection.rows(_READY, parameters)]
+
+    def _shares(self, now: datetime, limit: int, isolations: Sequence[Isolation]) -> Counter[Isolation]:
+        """How many of each come first together: an index has the order of one isolation only."""
+        ranked = [
+            (row[0], isolation)
+            for isolation in isolations
+            for row in self._connection.rows(
+                _RANKS, {"now": to_micros(now), "limit": limit, "isolation": isolation.value}
+            )
+        ]
+        return Counter(isolation for _, isolation in sorted(ranked)[:limit])
 
     def lock_ready(self, execution_ids: Iterable[str], now: datetime) -> list[Execution]:
         # By the key alone: a planner that believes the queue to be empty would look the id up in one of its indexes.
@@ -242,15 +272,11 @@ class ExecutionQueue:
         return [Head(row[0], row[1], from_micros(row[2]), row[3]) for row in rows]
 
     def count_ready(self, workspace_id: str, component_id: str, ring_id: str, at_most: int) -> int:
-        lane = f"{component_id}@{ring_id}"
-        # With the keys behind it, which are JSON lists, and nothing whose id only begins alike.
-        ranges = ((lane, f"{lane}!"), (f"{lane}[", f"{lane}\\"))
-        count = 0
-        for first, end in ranges:
-            where = {"workspace_id": workspace_id, "first": first, "end": end, "limit": at_most - count}
-            row = self._connection.row(_COUNT_READY, where)
-            count += row[0] if row else 0
-        return count
+        # Whatever their isolations and keys are, and nothing whose ring's id only begins alike.
+        first, end = f"{component_id}@{ring_id}:", f"{component_id}@{ring_id};"
+        where = {"workspace_id": workspace_id, "first": first, "end": end, "limit": at_most}
+        row = self._connection.row(_COUNT_READY, where)
+        return row[0] if row else 0
 
     def running_counts(self) -> list[RunningCount]:
         counted = Counter(self._connection.rows(_RUNNING, {}))

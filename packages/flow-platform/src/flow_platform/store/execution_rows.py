@@ -23,6 +23,7 @@ from flow_platform.store.documents import (
 from flow_platform.store.instants import from_micros_or_none, to_micros, to_micros_or_none
 from flow_platform.store.tables import executions
 from flow_sdk.wire.execution import ErrorDocument, MetricsDocument
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.status import Kind, Status
 
 FIELDS: Final = tuple(field.name for field in fields(Execution))
@@ -54,6 +55,7 @@ _NO_RETRY: Final = RetryPolicy()
 def to_row(execution: Execution) -> dict[str, Any]:
     row = {name: getattr(execution, name) for name in FIELDS}
     row["kind"] = execution.kind.value
+    row["isolation"] = execution.isolation.value
     row["created_at"] = to_micros(execution.created_at)
     row["deadline_at"] = to_micros(execution.deadline_at)
     row["limit_keys"] = json_or_null(list(execution.limit_keys), [])
@@ -135,5 +137,6 @@ _CONVERSION_OF: Final[dict[str, Callable[[Any], Any]]] = {
     "error": _error,
     "metrics": _metrics,
     "limit_keys": keys_from,
+    "isolation": Isolation,
 }
 _CONVERSIONS: Final = tuple((FIELDS.index(name), convert) for name, convert in _CONVERSION_OF.items())

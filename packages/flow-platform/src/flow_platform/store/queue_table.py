@@ -1,18 +1,20 @@
 """The port of the queue, a part of the executions'.
 
 *Ready* is what is queued and waits for nothing but its turn. A *lane* is what is ready of one component in one ring
-with the same `limit_keys`: all in it are counted by the same limits, so if the first may not start, none of it may.
+with the same isolation and the same `limit_keys`: all in it are counted by the same limits and run on the same
+runners, so if the first may not start, none of it may.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flow_platform.domain.execution import Execution
+from flow_sdk.wire.isolation import DEFAULT, Isolation
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,20 @@ class RunningCount:
     count: int
 
 
-def parse_lane(lane: str) -> tuple[str, str | None, tuple[str, ...]]:
-    """Component, ring and keys of a lane."""
+class Lane(NamedTuple):
+    """What a lane's name says."""
+
+    component_id: str
+    ring_id: str | None
+    isolation: str
+    limit_keys: tuple[str, ...]
+
+
+def parse_lane(lane: str) -> Lane:
     component_id, _, rest = lane.partition("@")
-    ring_id, bracket, keys = rest.partition("[")
-    return component_id, ring_id or None, tuple(json.loads(bracket + keys)) if bracket else ()
+    ring_id, _, rest = rest.partition(":")
+    isolation, bracket, keys = rest.partition("[")
+    return Lane(component_id, ring_id or None, isolation, tuple(json.loads(bracket + keys)) if bracket else ())
 
 
 class QueueTable(Protocol):
@@ -66,9 +77,9 @@ class QueueTable(Protocol):
         """Makes the delayed ones ready that are available by now, at most so many; returns how many."""
         ...
 
-    def acquire(self, now: datetime, limit: int) -> list[Execution]:
-        """Ready executions whose deadline is ahead. First who waited longest, where each level of priority counts as
-        one more minute. Locked until the end of the transaction: no other process gets them too.
+    def acquire(self, now: datetime, limit: int, isolations: Sequence[Isolation] = (DEFAULT,)) -> list[Execution]:
+        """Ready executions of these isolations whose deadline is ahead. First who waited longest, where each level of
+        priority counts as one more minute. Locked until the end of the transaction: no other process gets them too.
         """
         ...
 

@@ -18,6 +18,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Index, PrimaryKeyConstraint, Table, UniqueConstraint
 
+from flow_sdk.wire.isolation import DEFAULT
+
 metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -95,6 +97,7 @@ executions = Table(
     _word("retry_of_id", nullable=True),
     _word("retried_as_id", nullable=True),
     Column("submitted_by", sa.Text, nullable=True),
+    _word("isolation", server_default=DEFAULT.value),
 )
 
 _e = executions.c
@@ -109,8 +112,10 @@ def partial_index(name: str, condition: str, *columns: Any, unique: bool = False
 
 # The queue, in the order of claims. Those in back-off are apart, so that a claim never walks over them.
 _RANK = sa.text("(created_at - priority * 60000000)")  # `execution_queue` says why; a minute is `limits.AGING`.
-_LANE = sa.text("(component_id || '@' || coalesce(ring_id, '') || coalesce(limit_keys, ''))")
-partial_index("ix_executions_ready", f"{_QUEUED} AND available_at IS NULL", _RANK, _e.id)
+_LANE = sa.text("(component_id || '@' || coalesce(ring_id, '') || ':' || isolation || coalesce(limit_keys, ''))")
+# An expression: of the bare column PostgreSQL knows that it is nearly always the same, and thinks a scan of all cheap.
+_RUNG = sa.text("(isolation || '')")
+partial_index("ix_executions_ready", f"{_QUEUED} AND available_at IS NULL", _RUNG, _RANK, _e.id)
 partial_index("ix_executions_lane", f"{_QUEUED} AND available_at IS NULL", _e.workspace_id, _LANE, _RANK, _e.id)
 partial_index("ix_executions_delayed", f"{_QUEUED} AND available_at IS NOT NULL", _e.available_at)
 # The sweeper's index. `status` makes it answer the counts of unfinished executions alone.
@@ -321,6 +326,7 @@ rings = Table(
     _json("env"),
     Column("requires_approval", sa.Boolean, nullable=False, server_default=sa.false()),
     _json("rollback"),
+    _word("minimum_isolation", server_default=DEFAULT.value),
     UniqueConstraint("workspace_id", "org_id", "name"),
 )
 
@@ -376,5 +382,6 @@ runners = Table(
     _at("registered_at"),
     _at("seen_at"),
     _count("completed"),
+    _word("isolations", server_default=DEFAULT.value),  # One after the other, with commas.
 )
 Index("ix_runners_seen", runners.c.seen_at)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.status import Kind, Status
 
 
@@ -76,8 +77,8 @@ class WaitingOn(Document):
     """What a non-terminal execution waits for, and until when at the latest.
 
     Attributes:
-        reason: `start`, `runner`, `concurrency`, `rate`, `children`, `back_off`, `container`, `cancel`, `event`,
-            `timer`, `approval`.
+        reason: `start`, `runner`, `isolation`, `concurrency`, `rate`, `children`, `back_off`, `container`, `cancel`,
+            `event`, `timer`, `approval`.
         until: When the engine acts by itself if nothing happens before.
         message: The same for people.
     """
@@ -104,6 +105,7 @@ class StatusDocument(Document):
     retry_of_execution_id: The one that this repeats, by hand or because what started it was repeated by hand.
     retried_as_execution_id: The one that repeats this.
     submitted_by: `subject`, `role`, `request_id` and `address` of who asked for it; None below another execution.
+    isolation: What its container is at least; decided when it was accepted.
     """
 
     execution_id: str
@@ -117,6 +119,7 @@ class StatusDocument(Document):
     retried_as_execution_id: str | None = None
     submitted_by: dict[str, str] | None = None
     lifecycle_event: str = "workflow"
+    isolation: Isolation = Isolation.NAMESPACES
     attempt: int = 0
     max_attempts: int = 1
     timeout_seconds: float = 300

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from flow_sdk.wire.execution import Document, WaitingOn
 from flow_sdk.wire.injected import InjectedSecret
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import Limits
 from flow_sdk.wire.status import Kind
 
@@ -50,6 +51,7 @@ class VersionDocument(Document):
     network: list[str]
     secrets: list[str]
     injected: list[InjectedSecret] = Field(default_factory=list[InjectedSecret])
+    isolation: Isolation | None = None
     requires_context: bool
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
@@ -92,6 +94,8 @@ class RingDocument(Document):
     requires_approval: bool = False
     rollback: RollbackDocument | None = None
     """None: nothing is taken back by itself."""
+
+    minimum_isolation: Isolation = Isolation.NAMESPACES
 
 
 class DeploymentDocument(Document):

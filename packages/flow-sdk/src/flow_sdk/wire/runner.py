@@ -14,6 +14,7 @@ from pydantic import Field
 
 from flow_sdk.wire.execution import Document, ErrorDocument
 from flow_sdk.wire.injected import InjectedSecret
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.status import Kind
 
 
@@ -48,7 +49,7 @@ class Register(Document):
         runner_id: Stable over restarts; leases of an earlier instance of the same id are given up at once.
         instance: New for each process start.
         slots: How many executions may compute at the same time.
-        capabilities: Sandboxes offered, e.g. `namespaces`.
+        capabilities: The isolations that it offers.
     """
 
     runner_id: str
@@ -94,6 +95,7 @@ class Assignment(Document):
         secrets: Names of the secrets that the component needs; the runner asks for the values (`wire.secrets`).
         injected: Secrets that the runner adds to requests for a host, in the container's place.
         agent: Of an agent, in the place of code: an `AgentDocument`.
+        isolation: What it must run in, no less and no more.
         token: Credential for this execution only.
     """
 
@@ -124,6 +126,7 @@ class Assignment(Document):
     network: list[str] = Field(default_factory=list[str])
     secrets: list[str] = Field(default_factory=list[str])
     injected: list[InjectedSecret] = Field(default_factory=list[InjectedSecret])
+    isolation: Isolation = Isolation.NAMESPACES
     token: str
     queued_ms: float = 0.0
 
@@ -208,7 +211,11 @@ class AttemptMetrics(Document):
 
 
 class BuildRequest(Document):
-    """Locks and builds an environment, then inspects the component in a container of it; never in the server."""
+    """Locks and builds an environment, then inspects the component in a container of it; never in the server.
+
+    Attributes:
+        isolation: Of that container.
+    """
 
     kind: Kind
     slug: str
@@ -217,6 +224,7 @@ class BuildRequest(Document):
     dependencies: list[str] = Field(default_factory=list[str])
     examples: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     timeout_seconds: float = 300.0
+    isolation: Isolation = Isolation.NAMESPACES
 
 
 class BuildReply(Document):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from flow_sdk.wire.isolation import DEFAULT, Isolation
+
 # The contract's four subjects, each followed by `.{execution_id}`.
 EXEC_INPUT: Final = "exec.input"
 EXEC_OUTPUT: Final = "exec.output"
@@ -34,6 +36,11 @@ ENGINE_QUEUE: Final = "engines"
 RUNNER_QUEUE: Final = "runners"
 
 PAYLOAD_BUCKET: Final = "FLOW_PAYLOADS"
+
+
+def build_request(isolation: Isolation) -> str:
+    """The subject of builds that are inspected in an isolation; only runners that offer it listen."""
+    return BUILD_REQUEST if isolation is DEFAULT else f"{BUILD_REQUEST}.{isolation.value}"
 
 
 def runner_alive(runner_id: str, instance: str) -> str:
