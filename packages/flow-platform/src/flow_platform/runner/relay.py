@@ -149,6 +149,7 @@ class Relay:
         self._api_connections = 0
         self._sides: set[_Side] = set()
         self._opening: set[asyncio.Task[None]] = set()
+        self._accepted_only: set[socket.socket] = set()  # Whose task has not begun: cancelled then, it closes nothing.
         # Our own descriptors: the container closes its own when it ends, and a number that is used again for another
         # container's listener must not still be registered with the event loop.
         self._listeners = [(port, listener.dup()) for port, listener in listeners.items() if port in _RELAYED]
@@ -169,6 +170,8 @@ class Relay:
         self._listeners.clear()
         for task in list(self._opening):
             task.cancel()
+        for connection in self._accepted_only:
+            connection.close()
         for side in list(self._sides):
             side.abort()
 
@@ -198,6 +201,7 @@ class Relay:
             connection.close()
             return
         self._api_connections += 1
+        self._accepted_only.add(connection)
         self._spawn(self._pipe(connection))
 
     def _accept_nats(self, connection: socket.socket) -> None:
@@ -208,6 +212,7 @@ class Relay:
         self._attach_nats(connection)
 
     async def _pipe(self, connection: socket.socket) -> None:
+        self._accepted_only.discard(connection)
         if self._budget is None:
             self._budget = ByteBudget(self._loop.time())
         if connection.family != socket.AF_UNIX:  # Some sandboxes carry the container's connections to such a socket.
