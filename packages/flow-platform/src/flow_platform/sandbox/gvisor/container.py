@@ -174,6 +174,10 @@ class GvisorContainer(NamespacesContainer):
 
     # --- ends ---
 
+    @property
+    def _was_sealed(self) -> bool:
+        return self._sealed.done() and self._sealed.exception() is None
+
     def _tell(self, document: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # It has ended.
             self._control.send(json.dumps(document).encode())
@@ -207,13 +211,11 @@ class GvisorContainer(NamespacesContainer):
         So it is when memory ran out: what the host's kernel then killed is a part of the container's, whatever became
         of that inside.
         """
-        status = self._component_status
-        if status is None or (self._oom_kills() and not self._killed):
+        status, out_of_memory = self._component_status, self._oom_kills() > 0
+        if status is None and self._was_sealed and not (self._killed or out_of_memory):
+            logger.warning("a container's kernel ended", extra={"status": report["status"], "log": self._log_tail()})
+        if status is None or (out_of_memory and not self._killed):
             status = int(signal.SIGKILL)
-            if not self._killed and self._sealed.done():
-                logger.warning(
-                    "a container's kernel ended", extra={"status": report["status"], "log": self._log_tail()}
-                )
         super().on_exit({**report, "status": status})
 
     def _settle(self, exit_code: int | None, signal_number: int | None) -> None:

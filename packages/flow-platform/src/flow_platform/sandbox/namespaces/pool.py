@@ -317,7 +317,8 @@ class Pool:
             await self._renew_if_old()
             container = await (await self._current()).make(proxy=shelf.proxy)
         except SandboxUnavailable as exc:
-            logger.warning("a waiting container could not be made", extra={"reason": exc.message})
+            if not self._is_closed:
+                logger.warning("a waiting container could not be made", extra={"reason": exc.message})
             return
         finally:
             shelf.filling -= 1
