@@ -67,6 +67,11 @@ def _service_token(tx: Transaction, at: Target, now: datetime) -> Any:
     return [token for token in tx.services.tokens(found.id) if token.id == at["token_id"]] if found else []
 
 
+def _mcp_server(tx: Transaction, at: Target, _: datetime) -> Any:
+    found = tx.mcp_servers.find(*_org(at), at["server_id"])
+    return found and {"name": found.name, **found.settings.model_dump(mode="json", exclude_defaults=True)}
+
+
 def _policies(tx: Transaction, at: Target, _: datetime) -> Any:
     return tx.policies.of_workspace(*_org(at))
 
@@ -103,6 +108,7 @@ LOOKERS: Final[Mapping[str, Looker]] = {
             ("POST", "/services/{service_id}/publish", _service),
             ("PATCH DELETE", "/services/{service_id}/endpoints/{endpoint_id}", _endpoint),
             ("DELETE", "/services/{service_id}/tokens/{token_id}", _service_token),
+            ("DELETE", "/mcp-servers/{server_id}", _mcp_server),
             ("PUT DELETE", "/policies", _policies),
             ("PUT", "/budget", _budget),
             ("PUT", "/model-settings", _model_settings),

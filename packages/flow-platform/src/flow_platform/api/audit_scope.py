@@ -33,6 +33,7 @@ RECORDED_ELSEWHERE: Final = frozenset(
         "POST /api/v1/component-execution/transforms/{component_id}/execute",
         "POST /api/v1/component-execution/agents/{component_id}/execute",
         *(f"{method} {WORKSPACE}/mcp" for method in ("POST", "DELETE")),
+        f"POST {WORKSPACE}/mcp-servers/{{server_id}}/calls",
         # Calls of models are records of their own.
         "POST /api/v1/gateway/chat/completions",
         "POST /api/v1/gateway/embeddings",
