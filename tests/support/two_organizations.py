@@ -103,6 +103,7 @@ class World:
     own: Tenant
     sibling: Tenant
     stranger: Tenant
+    ours: Owned
     theirs: dict[str, Owned]
     """What `sibling` and `stranger` have, by those names."""
     headers: dict[str, dict[str, str]]
@@ -123,11 +124,11 @@ async def two_organizations(folder: Path) -> AsyncIterator[World]:
     own = await new_tenant(platform)
     sibling, stranger = await new_tenant(platform, own.workspace.org_id), await new_tenant(platform)
     theirs = {"sibling": await one_of_each(sibling), "stranger": await one_of_each(stranger)}
-    await one_of_each(own)
+    ours = await one_of_each(own)
     headers = await _credentials(own)
     try:
         async with serving(platform.app) as base_url:
-            yield World(platform, base_url, own, sibling, stranger, theirs, headers)
+            yield World(platform, base_url, own, sibling, stranger, ours, theirs, headers)
     finally:
         await engine.stop()
 

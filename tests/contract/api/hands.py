@@ -71,8 +71,12 @@ class Platform:
 
     async def described(self) -> dict[str, dict[str, Any]]:
         """All operations by path and method, as the API's own document tells them."""
+        return (await self.document())["paths"]
+
+    async def document(self) -> dict[str, Any]:
+        """The API's description of itself."""
         async with self.client() as client:
-            return (await client.get("/api/v1/openapi.json")).json()["paths"]
+            return (await client.get("/api/v1/openapi.json")).json()
 
     async def claim(self, execution_id: str) -> Assignment:
         """Starts the attempt of one execution; others that wait in the queue are started on the way."""

@@ -18,6 +18,7 @@ TITLE: Final = "Flow"
 VERSION: Final = "1"
 PATH: Final = "/api/v1/openapi.json"
 _SCHEMAS: Final = "#/components/schemas/"
+_WITHOUT_BODY: Final = frozenset({204, 303, 304})
 _SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -73,10 +74,7 @@ def _operation(route: Route) -> dict[str, Any]:
         for name in PARAMETER.findall(route.path)
     ]
     responses: dict[str, dict[str, Any]] = {
-        str(status): {"description": answer, "content": {route.media_type: {"schema": {}}}}
-        if isinstance(answer, str)
-        else {"description": route.summary, "content": _content(answer)}
-        for status, answer in sorted(route.answers.items())
+        str(status): _response(route, status, answer) for status, answer in sorted(route.answers.items())
     }
     responses["default"] = {"description": "Refused: see `code` and `message`.", "content": _content(ErrorBody)}
     words = re.sub(r"[^a-z0-9]+", "_", route.path.removeprefix("/api/v1").lower()).strip("_")
@@ -90,6 +88,14 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": _content(route.body)}
     return operation
+
+
+def _response(route: Route, status: int, answer: type[BaseModel] | str) -> dict[str, Any]:
+    if not isinstance(answer, str):
+        return {"description": route.summary, "content": _content(answer)}
+    if status in _WITHOUT_BODY:
+        return {"description": answer}
+    return {"description": answer, "content": {route.media_type: {"schema": {}}}}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
