@@ -47,7 +47,7 @@ _MODULE_NAMES: Final = """
 asyncio encodings.idna inspect json linecache random ssl tempfile traceback uuid pydantic httpx nats nats.js
 flow_sdk flow_sdk.calling flow_sdk.platform_client flow_sdk.declare flow_sdk.harness.main flow_sdk.harness.rehearsal
 """
-_NOT_OURS: Final = ("HOSTNAME", "container")  # Variables that engines set.
+_NOT_OURS: Final = ("HOSTNAME", "TERM", "container")  # Variables that engines set.
 _SET_NO_NEW_PRIVILEGES: Final = 38
 _SET_SECCOMP, _FILTER = 22, 2
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flow_platform.sandbox.docker.container import DockerContainer
     from flow_platform.sandbox.docker.sandbox import DockerSandbox
 
-_NAMESPACES: Final = ("net", "mnt", "pid", "ipc", "uts", "cgroup")
+_NAMESPACES: Final = ("net", "mnt", "pid", "ipc", "uts")
 _USERS_HINT: Final = 'Docker: `"userns-remap": "default"` in /etc/docker/daemon.json; or run the engine rootless'
 _LIMITS_HINT: Final = "run the runner as root on the engine's machine, so that it can read the groups of containers"
 _CLOSED_HINT: Final = "run the runner as root; what the engine masks stays masked without"
@@ -24,6 +24,10 @@ def maps_users(info: Mapping[str, Any]) -> bool:
     """Whether the engine's containers have a user namespace: root of theirs is nobody out here."""
     options = {option.partition("name=")[2].partition(",")[0] for option in info.get("SecurityOptions") or ()}
     return bool(options & {"userns", "rootless"})
+
+
+def is_podman(version: Mapping[str, Any]) -> bool:
+    return any("podman" in component["Name"].lower() for component in version.get("Components") or ())
 
 
 async def check(sandbox: DockerSandbox) -> list[Check]:
@@ -38,11 +42,12 @@ async def check(sandbox: DockerSandbox) -> list[Check]:
         finally:
             await container.end()
         return [
-            _sealed(found, f"{version.get('Platform', {}).get('Name') or 'engine'} {version['Version']}"),
+            _sealed(found, f"{'Podman' if is_podman(version) else 'Docker'} {version['Version']}"),
             _user_namespace(info),
             Check("own user ids", "ok", "each container has a user id of its own"),
             _limits(container),
             _closed(container),
+            _cgroup_namespace(container),
         ]
     except SandboxUnavailable as exc:
         return [Check("docker", "missing", exc.message, exc.hint)]
@@ -63,12 +68,15 @@ def _examine(container: DockerContainer) -> list[str]:
         problems.append("no_new_privs is off")
     if status["Seccomp"].strip() != "2":
         problems.append("seccomp is off")
-    with contextlib.suppress(PermissionError):  # Another user's processes: then the engine is believed.
-        for name in _NAMESPACES:
-            theirs = Path(f"/proc/{container.process}/ns/{name}").readlink()
-            if theirs == Path(f"/proc/self/ns/{name}").readlink():
-                problems.append(f"it shares the machine's namespace {name!r}")
+    problems += [f"it shares the machine's namespace {name!r}" for name in _NAMESPACES if _shares(container, name)]
     return problems
+
+
+def _shares(container: DockerContainer, name: str) -> bool:
+    with contextlib.suppress(PermissionError):  # Another user's processes: then the engine is believed.
+        theirs = Path(f"/proc/{container.process}/ns/{name}").readlink()
+        return theirs == Path(f"/proc/self/ns/{name}").readlink()
+    return False
 
 
 def _sealed(problems: list[str], engine: str) -> Check:
@@ -95,3 +103,10 @@ def _closed(container: DockerContainer) -> Check:
     if container.is_closed_up:
         return Check("kernel files", "ok", "/proc has only the container's processes, /sys nothing")
     return Check("kernel files", "weak", "/proc is the engine's, masked; /tmp has its default size", _CLOSED_HINT)
+
+
+def _cgroup_namespace(container: DockerContainer) -> Check:
+    if _shares(container, "cgroup"):
+        message = "containers see the path of their own group; the groups themselves they do not see"
+        return Check("cgroup namespace", "weak", message, "Podman has none with cgroups version 1: use version 2")
+    return Check("cgroup namespace", "ok", "containers see nothing of the machine's groups")

@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from flow_platform.sandbox.base import CORE_BYTES
-from flow_platform.sandbox.docker.seccomp_profile import profile
 from flow_sdk.harness import container as inside
 from flow_sdk.wire.runner import Limits
 
@@ -30,7 +29,17 @@ ENVIRON: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-_ULIMITS: Final = {"core": CORE_BYTES, "nofile": 512, "memlock": 64 << 10, "msgqueue": 0, "stack": 8 << 20}
+_PROCESSES: Final = (
+    8192  # Of one user; the limit of the container is lower. Podman sets one that it may not set itself.
+)
+_ULIMITS: Final = {
+    "core": CORE_BYTES,
+    "nofile": 512,
+    "nproc": _PROCESSES,
+    "memlock": 64 << 10,
+    "msgqueue": 0,
+    "stack": 8 << 20,
+}
 _OOM_SCORE: Final = 500  # Containers die before anything of the host.
 _EARLY_WORDS: Final = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}
 
@@ -60,6 +69,7 @@ class Recipe:
 
     Attributes:
         image: Its id, so that all containers of a pool are of the same.
+        seccomp: The profile: its text for Docker, the path of a file with it for Podman.
         labels: By which ours are found again.
         hardens: Whether root closes what is left of /proc from outside: then nothing of it need be masked.
         runtime: The engine's runtime; empty: its own choice.
@@ -67,11 +77,13 @@ class Recipe:
 
     image: str
     command: tuple[str, ...]
+    seccomp: str
     environment: str = ""
     certificates: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     hardens: bool = False
     runtime: str = ""
+    is_podman: bool = False
 
 
 def body(recipe: Recipe, user: int, entrance: str, limits: Limits) -> dict[str, Any]:
@@ -118,9 +130,9 @@ def _host(recipe: Recipe, entrance: str, limits: Limits) -> dict[str, Any]:
         "ReadonlyRootfs": True,
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true", f"seccomp={json.dumps(profile())}"],
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={recipe.seccomp}"],
         "Mounts": _mounts(recipe, entrance),
-        "Tmpfs": {"/tmp": f"rw,nosuid,nodev,exec,size={limits.tmp_bytes},nr_inodes={INODES},mode=1777"},  # noqa: S108
+        "Tmpfs": {"/tmp": _tmp(recipe, limits)},  # noqa: S108
         "ShmSize": limits.tmp_bytes,
         "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in _ULIMITS.items()],
         "Sysctls": {"net.ipv4.ping_group_range": "1 0"},  # Nobody.
@@ -131,6 +143,11 @@ def _host(recipe: Recipe, entrance: str, limits: Limits) -> dict[str, Any]:
         "RestartPolicy": {"Name": "no"},
         "Runtime": recipe.runtime,
     }
+
+
+def _tmp(recipe: Recipe, limits: Limits) -> str:
+    inodes = "" if recipe.is_podman else f",nr_inodes={INODES}"  # Podman knows no such option: see `hardening`.
+    return f"rw,nosuid,nodev,exec,size={limits.tmp_bytes}{inodes},mode=1777"
 
 
 def _mounts(recipe: Recipe, entrance: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ _ANSWER_SECONDS: Final = 30.0
 _LOAD_SECONDS: Final = 300.0
 _KILL_SECONDS: Final = 10.0
 _SAID_BYTES: Final = 2000
+_REASON_CHARACTERS: Final = 500
 
 
 class EngineRefused(SandboxUnavailable):
@@ -159,7 +160,7 @@ class EngineApi:
 
 def _message(answer: httpx.Response) -> str:
     try:
-        return str(answer.json()["message"])
+        return str(answer.json()["message"])[-_REASON_CHARACTERS:]
     except (ValueError, KeyError, TypeError):
         return answer.text[:_SAID_BYTES]
 

@@ -12,8 +12,10 @@ import os
 from collections.abc import Generator
 from typing import Final
 
+from flow_platform.sandbox.docker.creation import INODES
 from flow_platform.sandbox.namespaces import syscalls
 
+_MEMORY: Final = ("/tmp", "/dev/shm")  # noqa: S108
 _PROC: Final = {"subset": "pid", "hidepid": "2"}
 
 
@@ -23,7 +25,7 @@ def is_possible() -> bool:
 
 
 def close_up(process: int) -> None:
-    """Leaves of /proc only the container's processes, and makes its devices read-only.
+    """Leaves of /proc only the container's processes, makes its devices read-only, bounds how many files it can make.
 
     Raises:
         OSError: The kernel refused: the engine's processes are in a user namespace, or ours are.
@@ -32,11 +34,14 @@ def close_up(process: int) -> None:
         syscalls.reconfigure(settings, _PROC)
     with _picked(process, "/dev") as settings:
         syscalls.make_file_system_read_only(settings)
+    for path in _MEMORY:
+        with _picked(process, path) as settings:
+            syscalls.reconfigure(settings, {"nr_inodes": str(INODES)})
 
 
 def resize(process: int, size: int) -> None:
     """Sets how much /tmp and /dev/shm hold, each."""
-    for path in ("/tmp", "/dev/shm"):  # noqa: S108
+    for path in _MEMORY:
         with _picked(process, path) as settings:
             syscalls.reconfigure(settings, {"size": str(size)})
 

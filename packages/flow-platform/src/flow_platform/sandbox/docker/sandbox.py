@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import platform
@@ -17,7 +18,16 @@ from typing import Any, Final
 
 from flow_platform.domain.errors import SandboxUnavailable
 from flow_platform.sandbox import base
-from flow_platform.sandbox.docker import checks, creation, entrance, hardening, image, leftovers, reaper
+from flow_platform.sandbox.docker import (
+    checks,
+    creation,
+    entrance,
+    hardening,
+    image,
+    leftovers,
+    reaper,
+    seccomp_profile,
+)
 from flow_platform.sandbox.docker.container import DockerContainer, Made
 from flow_platform.sandbox.docker.engine_api import DEFAULT_HOST, EngineApi
 from flow_platform.sandbox.docker.pool import Pool
@@ -122,7 +132,7 @@ class DockerSandbox:
             owner = leftovers.this_process(self._runner_id)
             await _remove_abandoned(engine, owner)
             folder = entrance.make_folder()
-            recipe = await self._recipe(engine, {**owner.labels, leftovers.FOLDER_LABEL: str(folder)})
+            recipe = await self._recipe(engine, owner, folder)
             users = Users(mapped=checks.maps_users(info))
             watcher = _start_reaper(engine.path, owner, folder)
         except BaseException:
@@ -177,7 +187,7 @@ class DockerSandbox:
 
     # --- making containers ---
 
-    async def _recipe(self, engine: EngineApi, labels: dict[str, str]) -> creation.Recipe:
+    async def _recipe(self, engine: EngineApi, owner: leftovers.Owner, folder: Path) -> creation.Recipe:
         """Of the image that was named, or of our own."""
         loop = asyncio.get_running_loop()
         root = await loop.run_in_executor(None, runtime_root.ensure_runtime_root, self._cache_dir)
@@ -190,12 +200,15 @@ class DockerSandbox:
                 found = await engine.image(name)
             if found is None:
                 raise SandboxUnavailable(f"the container engine has no image {name!r}", hint=_NO_SUCH_IMAGE)
+            is_podman = checks.is_podman(await engine.version())
             certificates = root.path / base.CERTIFICATES.lstrip("/")
             return creation.Recipe(
                 image=found["Id"],
                 command=creation.command_of(found),
                 certificates=str(certificates) if self._image else "",
-                labels=labels,
+                seccomp=_seccomp(folder) if is_podman else json.dumps(seccomp_profile.profile()),
+                is_podman=is_podman,
+                labels={**owner.labels, leftovers.FOLDER_LABEL: str(folder)},
                 hardens=hardening.is_possible(),
                 runtime=self._runtime,
             )
@@ -366,6 +379,13 @@ async def _remove_abandoned(engine: EngineApi, owner: leftovers.Owner) -> None:
         logger.warning("removing a container that an earlier runner left", extra={"container": container["Id"][:12]})
         await engine.remove(container["Id"])
         entrance.remove_folder(container["Labels"].get(leftovers.FOLDER_LABEL, ""))
+
+
+def _seccomp(folder: Path) -> str:
+    """Where Podman finds the profile."""
+    path = folder / "seccomp.json"
+    path.write_text(json.dumps(seccomp_profile.profile()))
+    return str(path)
 
 
 def _start_reaper(socket_path: str, owner: leftovers.Owner, folder: Path) -> subprocess.Popen[bytes]:
