@@ -1,4 +1,4 @@
-"""Requests that nobody would write, made from the API's own description: each gets an answer that the description knows."""
+"""Requests that nobody would write, made from the API's own description: it describes each answer."""
 
 from __future__ import annotations
 
