@@ -42,6 +42,7 @@ RECORDED_ELSEWHERE: Final = frozenset(
         f"POST {WORKSPACE}/executions/{{execution_id}}/checkpoints/{{checkpoint_id}}/result",
         f"POST {WORKSPACE}/executions/{{execution_id}}/checkpoints/{{checkpoint_id}}/withdrawal",
         f"POST {WORKSPACE}/executions/{{execution_id}}/suspension",
+        f"POST {WORKSPACE}/executions/{{execution_id}}/replayed",
         "POST /api/v1/auth/refresh",
     }
 )
