@@ -20,9 +20,11 @@ MAX_BODY_SECONDS: Final = 120.0  # For 33 MiB, 2.3 Mbit/s; a slower client holds
 THREAD_FROM_BYTES: Final = 256 << 10  # Parsing that much takes longer than handing it to a thread and back.
 
 # Numbers that are valid JSON and infinite as a float: a long exponent, or hundreds of digits. Looked for in the text,
-# so that the usual body pays a scan and no walk. The patterns begin with one letter each: that is ten times as fast.
+# so that the usual body pays a scan and no walk. The patterns begin with one letter each, and digits are looked for as
+# zeros: that is ten times as fast.
 _LONG_EXPONENTS: Final = (re.compile(rb"e\+?\d{3}"), re.compile(rb"E\+?\d{3}"))
-_MANY_DIGITS: Final = re.compile(rb"\d{300}")
+_MANY_DIGITS: Final = b"0" * 300
+_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _BEFORE_NUMBERS: Final = b"[,:- \t\r\n"
 _SCAN_BYTES: Final = 256 << 10  # Between two of them the event loop gets its turn: a scan holds the interpreter.
 
@@ -83,7 +85,8 @@ def parse_json(body: bytes) -> Any:
     if not body:
         raise errors.InvalidInput("the body is empty: expected a JSON object", code="invalid_json")
     try:
-        value = from_json(body, allow_inf_nan=False)
+        # Keys alone are kept in its cache: among many values, looking each of them up costs more than making it.
+        value = from_json(body, allow_inf_nan=False, cache_strings="keys")
         if _may_hold_infinity(body):
             json.dumps(value, allow_nan=False)
     except ValueError as error:
@@ -99,7 +102,7 @@ def _may_hold_infinity(body: bytes) -> bool:
     """False when surely no number in it is too large for a float. Text that looks like such a number may say True."""
     for start in range(0, len(body), _SCAN_BYTES):
         end = start + _SCAN_BYTES
-        if _MANY_DIGITS.search(body, start, end + 300):
+        if _MANY_DIGITS in body[start : end + 300].translate(_AS_ZEROS):
             return True
         for exponents in _LONG_EXPONENTS:
             for found in exponents.finditer(body, start, end + 5):

@@ -146,7 +146,7 @@ def _object(subject: str, body: bytes) -> dict[str, Any]:
     try:
         # Stricter than the standard library's: no NaN, no lone surrogates, a bound on nesting. What is stored here is
         # answered to clients as JSON later.
-        content: Any = pydantic_core.from_json(body, allow_inf_nan=False)
+        content: Any = pydantic_core.from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         raise Malformed(f"{subject!r} carries no JSON: {error}") from error
     if not isinstance(content, dict):

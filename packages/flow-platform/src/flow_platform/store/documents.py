@@ -13,6 +13,8 @@ import re
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+import pydantic_core
+
 from flow_sdk.wire.execution import Document
 
 D = TypeVar("D", bound=Document)
@@ -29,6 +31,9 @@ _ENCODE_ASCII: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 from_json: Final = json.loads
 
+LARGE: Final = 64 << 10
+"""Characters of JSON from which on the time counts for which the interpreter is held: threads do not help there."""
+
 
 def to_json(value: Any) -> str:
     text = _ENCODE(value)
@@ -42,8 +47,29 @@ def json_or_null(value: Any, default: Any = None) -> str | None:
     return to_json(value)
 
 
+def payload_or_null(value: Any, default: Any = None) -> str | None:
+    """The same for what users send and components put out, which may be megabytes: in a fifth of the time.
+
+    What the faster encoder refuses, a lone surrogate or a deep nesting, is left to the other one.
+    """
+    if value is default or (not value and type(value) is type(default)):
+        return None
+    try:
+        return pydantic_core.to_json(value).decode()
+    except (ValueError, TypeError):
+        return to_json(value)
+
+
 def value_or(text: str | None, default: Any = None) -> Any:
-    return default if text is None else from_json(text)
+    if text is None:
+        return default
+    if len(text) >= LARGE:
+        try:
+            # Keys alone are kept in its cache: among many values, looking each of them up costs more than making it.
+            return pydantic_core.from_json(text, cache_strings="keys")
+        except ValueError:
+            pass  # A lone surrogate or a deep nesting, as above.
+    return from_json(text)
 
 
 def document_to_json(document: Document) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam
 from flow_platform.domain import errors
 from flow_platform.store.base import Payload, Result
 from flow_platform.store.connection import Connection
-from flow_platform.store.documents import json_or_null, value_or
+from flow_platform.store.documents import payload_or_null, value_or
 from flow_platform.store.query import Query, UpsertQuery
 from flow_platform.store.tables import execution_payloads, execution_results
 
@@ -46,11 +46,11 @@ class ExecutionPayloads:
             _INSERT_PAYLOAD,
             {
                 "execution_id": execution_id,
-                "input_data": json_or_null(payload.input_data),
-                "config": json_or_null(payload.config, _EMPTY_OBJECT),
-                "session_id": json_or_null(payload.session_id),
-                "messages": json_or_null(payload.messages, _EMPTY_LIST),
-                "state": json_or_null(payload.state, _EMPTY_OBJECT),
+                "input_data": payload_or_null(payload.input_data),
+                "config": payload_or_null(payload.config, _EMPTY_OBJECT),
+                "session_id": payload_or_null(payload.session_id),
+                "messages": payload_or_null(payload.messages, _EMPTY_LIST),
+                "state": payload_or_null(payload.state, _EMPTY_OBJECT),
             },
         )
 
@@ -76,9 +76,9 @@ class ExecutionPayloads:
             _SAVE_RESULT,
             {
                 "execution_id": execution_id,
-                "output": json_or_null(result.output),
-                "usage": json_or_null(result.usage),
-                "messages": json_or_null(result.messages),
-                "state": json_or_null(result.state),
+                "output": payload_or_null(result.output),
+                "usage": payload_or_null(result.usage),
+                "messages": payload_or_null(result.messages),
+                "state": payload_or_null(result.state),
             },
         )
