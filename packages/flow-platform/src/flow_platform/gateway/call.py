@@ -17,6 +17,7 @@ from flow_platform.domain.model_call import ModelCall, PriceTable, TokenUsage
 from flow_platform.gateway import metering
 from flow_platform.gateway.adapter import Adapter, UpstreamCall
 from flow_platform.gateway.assembly import Assembly
+from flow_platform.gateway.elsewhere import CallsElsewhere
 from flow_platform.gateway.flight import Flight
 from flow_platform.gateway.limits import Limits
 from flow_platform.gateway.ports import Caller, Keys, Meter
@@ -46,6 +47,7 @@ class Means:
     keys: Keys
     meter: Meter
     limits: Limits
+    elsewhere: CallsElsewhere
     prices: PriceTable
     adapters: Callable[[str], Adapter]
     retries: RetryRule
@@ -144,6 +146,7 @@ class Call:
                 hint=f"flow secret set {target.provider.key_name}",
                 helps_elsewhere=True,
             )
+        await means.elsewhere.look(caller.org_id, caller.workspace_id, self.id, self.catalogue.limits)
         ticket = means.limits.enter(caller.org_id, caller.workspace_id, target.name, self.catalogue.limits)
         self._target, tokens = target, 0
         try:

@@ -3,7 +3,7 @@
 Tokens are known when a call has ended. So a call is let in while its bucket holds any, and what it used is taken
 afterwards, which may leave a debt that the next callers wait for: over time the rate holds exactly.
 
-Counted in this process: with several servers each one lets in as much.
+Counted in this process; what other servers' calls used is taken by `elsewhere`.
 """
 
 from __future__ import annotations
@@ -69,8 +69,19 @@ class Limits:
         for rule, counter in ticket.held:
             counter.running -= 1
             if rule.limit.tokens_per_minute is not None:
-                ready = _filled(rule.limit.tokens_per_minute, counter.tokens, now)
-                counter.tokens = Bucket(ready.level - tokens * TOKEN, ready.at)
+                counter.tokens = _less(_filled(rule.limit.tokens_per_minute, counter.tokens, now), tokens)
+
+    def take(self, org_id: str, workspace_id: str, model: str, rules: Iterable[LimitRule], tokens: int) -> None:
+        """Takes a call that somebody else let in, which may leave a debt."""
+        now = self._clock.now()
+        for rule in rules:
+            if not rule.fits(model):
+                continue
+            counter, limit = self._counter((org_id, workspace_id, rule.scope, rule.pattern)), rule.limit
+            if limit.requests_per_minute is not None:
+                counter.requests = _less(_filled(limit.requests_per_minute, counter.requests, now), 1)
+            if limit.tokens_per_minute is not None:
+                counter.tokens = _less(_filled(limit.tokens_per_minute, counter.tokens, now), tokens)
 
     def _check(self, rule: LimitRule, counter: _Counter, now: datetime) -> Bucket | None:
         """The bucket of requests after this one."""
@@ -109,6 +120,10 @@ def _per_minute(count: int) -> RateLimit:
 def _filled(count: int, bucket: Bucket | None, now: datetime) -> Bucket:
     rate = _per_minute(count)
     return rate_limit.filled(rate, bucket or rate_limit.full(rate, now), now)
+
+
+def _less(bucket: Bucket, tokens: int) -> Bucket:
+    return Bucket(bucket.level - tokens * TOKEN, bucket.at)
 
 
 def _wait(rate: RateLimit, bucket: Bucket, now: datetime) -> float:

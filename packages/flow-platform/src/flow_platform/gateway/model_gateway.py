@@ -18,6 +18,7 @@ from flow_platform.domain.ledger import RateCard
 from flow_platform.gateway.adapter import Adapter
 from flow_platform.gateway.call import Call, Keep, Kind, Means
 from flow_platform.gateway.configuration import Catalogues, PlatformModels, WorkspaceModelSettings
+from flow_platform.gateway.elsewhere import CallsElsewhere
 from flow_platform.gateway.flight import Flight
 from flow_platform.gateway.limits import Limits
 from flow_platform.gateway.listing import Listing
@@ -93,11 +94,13 @@ class ModelGateway:
         self._catalogues = Catalogues(platform)
         self._adapters: dict[str, Adapter] = {"test": OfflineModels()}
         self._outbound: Any = None
+        limits = Limits(clock)
         self._means = Means(
             clock,
             keys,
             meter or StoredCalls(store, clock, rates or RateCard()),
-            Limits(clock),
+            limits,
+            CallsElsewhere(store, clock, limits),
             platform.price_table(),
             self._adapter,
             retries or RetryRule(),
