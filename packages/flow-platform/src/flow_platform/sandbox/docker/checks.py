@@ -38,16 +38,16 @@ async def check(sandbox: DockerSandbox) -> list[Check]:
         info, version = await sandbox.engine.info(), await sandbox.engine.version()
         container = await sandbox.acquire(ContainerSpec(tenant="check"))
         try:
-            found = _examine(container)
+            problems, groups = _examine(container), _cgroup_namespace(container)
         finally:
             await container.end()
         return [
-            _sealed(found, f"{'Podman' if is_podman(version) else 'Docker'} {version['Version']}"),
+            _sealed(problems, f"{'Podman' if is_podman(version) else 'Docker'} {version['Version']}"),
             _user_namespace(info),
             Check("own user ids", "ok", "each container has a user id of its own"),
             _limits(container),
             _closed(container),
-            _cgroup_namespace(container),
+            groups,
         ]
     except SandboxUnavailable as exc:
         return [Check("docker", "missing", exc.message, exc.hint)]

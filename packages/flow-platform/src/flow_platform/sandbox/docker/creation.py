@@ -130,19 +130,24 @@ def _host(recipe: Recipe, entrance: str, limits: Limits) -> dict[str, Any]:
         "ReadonlyRootfs": True,
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true", f"seccomp={recipe.seccomp}"],
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={recipe.seccomp}", *_podman_masks(recipe)],
         "Mounts": _mounts(recipe, entrance),
         "Tmpfs": {"/tmp": _tmp(recipe, limits)},  # noqa: S108
         "ShmSize": limits.tmp_bytes,
         "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in _ULIMITS.items()],
         "Sysctls": {"net.ipv4.ping_group_range": "1 0"},  # Nobody.
-        "MaskedPaths": [*_MASKED_DEVICES, "/sys"] if recipe.hardens else [*_MASKED, *_MASKED_DEVICES],
+        "MaskedPaths": [*_MASKED_DEVICES, "/sys"] if recipe.hardens else [*_MASKED_DEVICES, *_MASKED],
         "ReadonlyPaths": [],
         "OomScoreAdj": _OOM_SCORE,
         "LogConfig": _EARLY_WORDS,
         "RestartPolicy": {"Name": "no"},
         "Runtime": recipe.runtime,
     }
+
+
+def _podman_masks(recipe: Recipe) -> list[str]:
+    """It does not listen to the list of masked paths, and has mounts of its own under /proc."""
+    return ["mask=" + ":".join((*_MASKED_DEVICES, *_MASKED))] if recipe.is_podman else []
 
 
 def _tmp(recipe: Recipe, limits: Limits) -> str:
