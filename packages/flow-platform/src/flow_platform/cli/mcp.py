@@ -58,6 +58,9 @@ def mcp(
     memory_mb: Annotated[
         int | None, typer.Option("--memory-mb", help="add: memory of a call's container.", min=16, show_default=False)
     ] = None,
+    isolation: Annotated[
+        str | None, typer.Option("--isolation", help="add: of a call's container.", show_default=False)
+    ] = None,
     given: Annotated[str, typer.Option("--input", "-i", help="call: JSON, @FILE, or -.", metavar="JSON")] = "{}",
     ring: Annotated[str, typer.Option(help="add, refresh, call: in this ring.", envvar="FLOW_RING")] = "dev",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -83,6 +86,7 @@ def mcp(
                     "network": network or [],
                     "timeout_seconds": timeout,
                     "memory_bytes": None if memory_mb is None else memory_mb << 20,
+                    "isolation": isolation,
                     "ring_id": remote.ring_id(ring),
                 }
                 _tell(_added(remote, named, body), as_json)

@@ -52,6 +52,7 @@ def component_of(name: str, settings: McpSettings) -> PublishRequest:
             "timeout_seconds": START_SECONDS + 2 * settings.timeout_seconds + _MARGIN_SECONDS,
             "network": destinations(settings),
             "secrets": secret_names(settings),
+            "isolation": settings.isolation,
             "limits": {"memory_bytes": settings.memory_bytes} if settings.memory_bytes else None,
         },
     )

@@ -16,6 +16,7 @@ from flow_platform.engine.closed import Closed
 from flow_platform.engine.publish_request import MAX_HOSTS, Requirements, Text
 from flow_platform.engine.publish_secrets import MAX_SECRETS
 from flow_sdk.mcp.calls import SECRET
+from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.mcp import McpSettings, McpTransport
 
 MAX_URL: Final = 2_000
@@ -72,6 +73,7 @@ class McpServerRequest(Closed):
     )
     timeout_seconds: float = Field(60.0, gt=0, le=MAX_SECONDS, description="For the answer to one request.")
     memory_bytes: int | None = Field(None, ge=16 << 20, le=64 << 30)
+    isolation: Annotated[Isolation, Field(strict=False)] | None = Field(None, description="Of a call's container.")
     ring_id: str | None = Field(None, max_length=63, description="Where its tools are asked for.")
 
     @model_validator(mode="after")
@@ -103,6 +105,7 @@ class McpServerRequest(Closed):
             network=self.network,
             timeout_seconds=self.timeout_seconds,
             memory_bytes=self.memory_bytes,
+            isolation=self.isolation,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from flow_sdk.wire.execution import Document, ErrorDocument
+from flow_sdk.wire.isolation import Isolation
 
 
 class McpTransport(enum.StrEnum):
@@ -29,6 +30,7 @@ class McpSettings(Document):
         network: Where the program may connect to. With `url` it is that host, and nothing else.
         timeout_seconds: For the server's answer to one request.
         memory_bytes: Of a call's container; None: the platform's default.
+        isolation: What stands at least between a call and the machine; None: the default.
     """
 
     transport: McpTransport
@@ -41,6 +43,7 @@ class McpSettings(Document):
     network: list[str] = Field(default_factory=list[str])
     timeout_seconds: float = 60.0
     memory_bytes: int | None = None
+    isolation: Isolation | None = None
 
 
 class McpToolDocument(Document):
