@@ -15,7 +15,7 @@ from flow_platform.cli.bench import _counts, _medians
 from flow_platform.cli.connection import Connection, claims_of, find_connection
 from flow_platform.cli.demo import stdlib_sources
 from flow_platform.cli.ending import shown_errors
-from flow_platform.cli.remote import HINTS, Remote, _server_sent
+from flow_platform.cli.remote import Remote, _server_sent
 from flow_platform.cli.run import parse_component, read_input, submit
 from flow_platform.cli.starting import FLAGS, plain_flags
 from flow_platform.domain.errors import FlowError, InvalidInput
@@ -179,7 +179,7 @@ def test_a_refusal_is_shown_with_one_hint(capsys):
         with pytest.raises(FlowError) as caught:
             submit(remote, "code-blocks", "slug", {}, "r", None)
         assert caught.value.message == "no version in 'dev'"
-        assert caught.value.hint == HINTS["not_deployed"]
+        assert caught.value.hint == "deploy it"
         with pytest.raises(SystemExit), shown_errors():
             submit(remote, "code-blocks", "slug", {}, "r", None)
         assert capsys.readouterr().err == "error: no (really)\n       a: is missing\nhint: try (b)\n"
@@ -245,3 +245,10 @@ def test_a_table_without_a_terminal_is_aligned_text(capsys):
 def test_long_values_are_cut_with_their_size():
     assert output.compact({"a": "x" * 300}, 20).endswith("… (309 characters)")
     assert output.compact("two\nlines") == "two lines"
+
+
+def test_cells_are_cut_on_a_terminal_and_whole_in_a_pipe(monkeypatch):
+    assert output.cell("x" * 300, 60) == "x" * 300
+    assert output.cell("two\nlines", 60) == "two lines"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert output.cell("x" * 300, 60) == "x" * 60 + "… (300 characters)"

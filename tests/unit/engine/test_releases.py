@@ -95,6 +95,17 @@ async def test_elsewhere_nothing_is_deployed_by_use(shelf: Shelf, ring: str, aut
     assert refused.value.error_code == "not_deployed"
     assert "'t'" in refused.value.message
     assert repr(ring) in refused.value.message
+    assert refused.value.hint == f"publish it into that ring: flow publish PATH --ring {ring}"
+
+
+async def test_what_an_earlier_ring_has_is_to_be_promoted(shelf: Shelf) -> None:
+    version = await shelf.version(1)
+    await shelf.place(version, "dev")
+    for ring, source in (("production", "dev"), ("staging", "dev")):
+        with pytest.raises(errors.Conflict) as refused:
+            await shelf.resolve(ring)
+        name = f"{shelf.component.kind.path}/{shelf.component.slug}"
+        assert refused.value.hint == f"it is active in ring {source!r}: flow promote {name} --to {ring}"
 
 
 async def test_a_component_without_a_version_is_not_deployed(shelf: Shelf) -> None:

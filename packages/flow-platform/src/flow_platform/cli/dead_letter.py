@@ -75,5 +75,5 @@ def _row(document: StatusDocument, rings: dict[str, str]) -> list[str]:
         rings.get(document.ring_id or "", document.ring_id or ""),
         str(document.attempt),
         output.age(document.finished_at or document.created_at, SystemClock().now()),
-        output.compact(f"{error.type or error.code}: {error.message}" if error else "", 60),
+        output.cell(f"{error.type or error.code}: {error.message}" if error else "", 60),
     ]

@@ -93,7 +93,7 @@ def events(
 
     with Remote(connection) as remote:
         for event in remote.events(execution_id, after, follow=follow):
-            output.emit(event.model_dump_json() if as_json else event_line(event))
+            output.emit(event.model_dump_json() if as_json else event_line(event, output.cell))
 
 
 @with_connection
@@ -218,7 +218,7 @@ def _row(document: StatusDocument) -> list[str]:
         f"{component.kind.path}/{component.slug or component.id} v{component.version}",
         output.age(document.created_at, SystemClock().now()),
         output.milliseconds(document.metrics.run_ms),
-        output.compact(what, 60),
+        output.cell(what, 60),
     ]
 
 
@@ -245,7 +245,7 @@ def _fields(document: StatusDocument) -> list[tuple[str, Any]]:
         ("run", output.milliseconds(metrics.run_ms)),
         ("cpu", output.milliseconds(metrics.cpu_ms)),
         ("memory", f"{metrics.max_rss_bytes / (1 << 20):.1f} MiB" if metrics.max_rss_bytes else None),
-        ("output", output.compact(document.output, 2000) if document.output is not None else None),
+        ("output", output.cell(document.output, 2000) if document.output is not None else None),
     ]
     return [(name, value) for name, value in rows if value not in (None, "")]
 

@@ -193,7 +193,7 @@ def _show(server: dict[str, Any], as_json: bool) -> None:
         (
             f"mcp:{server['name']}/{tool['name']}",
             tool["agent_name"],
-            tool["problem"] or output.compact(tool["description"] or tool["title"], 80),
+            tool["problem"] or output.cell(tool["description"] or tool["title"], 80),
         )
         for tool in server["tools"]
     ]

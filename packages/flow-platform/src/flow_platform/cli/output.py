@@ -96,3 +96,8 @@ def compact(value: Any, limit: int = 200) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def cell(value: Any, limit: int = 200) -> str:
+    """The same for a table or a line of data: cut on a terminal, where it has to fit; whole for programs."""
+    return compact(value, limit if sys.stdout.isatty() else sys.maxsize)

@@ -27,7 +27,6 @@ HINTS: Final = {
     "token_expired": "the token is too old; flow token makes a new one",
     "token_invalid": "the token is not one of this platform; flow token makes one",
     "unauthenticated": "give --token or FLOW_TOKEN; flow token makes one",
-    "not_deployed": "publish it into that ring: flow publish PATH --ring RING",
 }
 
 

@@ -322,5 +322,5 @@ def _deployment_row(deployment: dict[str, Any], label: str, names: dict[str, str
         deployment["state"],
         output.age(created_at, SystemClock().now()),
         deployment["requested_by"],
-        output.compact(deployment["reason"] or waiting["message"], 60),
+        output.cell(deployment["reason"] or waiting["message"], 60),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
@@ -138,8 +139,12 @@ def wait(remote: Remote, execution_id: str) -> StatusDocument:
         hold = HOLD_SECONDS
 
 
-def event_line(event: EventDocument) -> str:
-    """One event on one line, with its time."""
+def event_line(event: EventDocument, shown: Callable[[Any], str] = output.compact) -> str:
+    """One event on one line, with its time.
+
+    Args:
+        shown: Puts data that has no form of its own on one line.
+    """
     instant = event.timestamp.strftime("%H:%M:%S.%f")[:-3]
     data: Any = event.event_data
     if event.event_type == "log" and isinstance(data, dict):
@@ -147,7 +152,7 @@ def event_line(event: EventDocument) -> str:
         return f"{instant} {log.get('stream', 'log')}: {str(log.get('text') or log.get('data') or '').rstrip()}"
     if event.event_type == "replay_mismatch" and isinstance(data, dict):
         return f"{instant} {event.event_type}: {cast('dict[str, Any]', data).get('message')}"
-    return f"{instant} {event.event_type}: {output.compact(event.event_data)}"
+    return f"{instant} {event.event_type}: {shown(event.event_data)}"
 
 
 def show_result(document: StatusDocument) -> None:

@@ -150,7 +150,7 @@ def _firing(firing: dict[str, Any] | None) -> str:
         return ""
     error: dict[str, Any] | None = firing["error"]
     why: str | None = error["message"] if error else firing["reason"]
-    return output.compact(f"{firing['status']}: {why}" if why else str(firing["status"]), 60)
+    return output.cell(f"{firing['status']}: {why}" if why else str(firing["status"]), 60)
 
 
 def _show(remote: Remote, path: str, as_json: bool) -> None:

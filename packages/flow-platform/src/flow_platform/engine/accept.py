@@ -204,7 +204,7 @@ class NodeStarter:
         raise errors.Conflict(
             f"version {number} of {component.kind.value} {component.slug!r} is not deployed in ring {ring.name!r}",
             code="not_deployed",
-            hint="deploy that version there once",
+            hint=f"bring it there once: flow promote {component.kind.path}/{component.slug} --to {ring.name}",
         )
 
     def _refused(

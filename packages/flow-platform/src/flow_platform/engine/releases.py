@@ -67,7 +67,7 @@ def resolve_deployment(
         raise errors.Conflict(
             f"{component.kind.value} {component.slug!r} is not deployed in ring {ring.name!r}" + (why and f": {why}"),
             code="not_deployed",
-            hint="deploy a version of it there, or call it in a ring that deploys on first use",
+            hint=_how_to_deploy(tx, component, ring, why),
         )
     return place(tx, component, newest, ring, now, entropy), newest
 
@@ -112,6 +112,19 @@ def new_deployment(
         digest=version.digest,
         requested_by=requested_by,
     )
+
+
+def _how_to_deploy(tx: Transaction, component: Component, ring: Ring, why: str) -> str:
+    """What to do about a component that is not deployed in a ring."""
+    name = f"{component.kind.path}/{component.slug}"
+    if why:
+        return f"see flow deployments {name} --ring {ring.name}"
+    rings = tx.catalog.list_rings(component.org_id, component.workspace_id)
+    for earlier in sorted((one for one in rings if one.order < ring.order), key=lambda one: -one.order):
+        current = tx.rollouts.current(component.id, earlier.id)
+        if any(deployment.state is DeploymentState.ACTIVE for deployment in current):
+            return f"it is active in ring {earlier.name!r}: flow promote {name} --to {ring.name}"
+    return f"publish it into that ring: flow publish PATH --ring {ring.name}"
 
 
 def _why_not_by_use(tx: Transaction, track: Track, newest: Version) -> str:

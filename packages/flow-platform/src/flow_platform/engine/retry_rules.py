@@ -149,7 +149,7 @@ def _deployment_id(
         raise errors.Conflict(
             f"version {version} of {component.kind.value} {component.slug!r} was never active in ring {ring.name!r}",
             code="not_deployed",
-            hint="deploy or promote it there first",
+            hint=f"bring it there first: flow promote {component.kind.path}/{component.slug} --to {ring.name}",
         )
     return found
 
