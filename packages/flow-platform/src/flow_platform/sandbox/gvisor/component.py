@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 from flow_platform.sandbox.gvisor import calls
 from flow_platform.sandbox.namespaces import seal, seccomp, syscalls
 
+_TOLD: Final = seal.HARNESS + 1
 _LAST_DESCRIPTOR: Final = 1 << 12
 _PACKAGES: Final = "/flow/packages"
 _ENVIRONMENT: Final = "/env"
@@ -27,20 +28,25 @@ _TMP: Final = "/tmp"  # noqa: S108
 _READ_ONLY_PROC: Final = syscalls.READ_ONLY | syscalls.NO_SETUID | syscalls.NO_DEVICES | syscalls.NO_EXEC
 
 
-def become(config: dict[str, Any], channel: int) -> NoReturn:
+def become(config: dict[str, Any], channel: int, told: int) -> NoReturn:
     """Never returns: ends with the component.
 
     Args:
         config: `modules`, `optional_modules`, `environment`, `environment_modules`, `refuse`, `rlimits`.
         channel: The component's socket.
+        told: Where to say how many bytes of addresses it has when it is sealed.
     """
     try:
         os.setsid()
         nothing = os.open("/dev/null", os.O_RDONLY)
         os.dup2(nothing, 0)
+        channel, told = os.dup(channel), os.dup(told)  # To where neither is in the place of the other.
         os.dup2(channel, seal.HARNESS, inheritable=False)
-        os.closerange(seal.HARNESS + 1, _LAST_DESCRIPTOR)
+        told = os.dup2(told, _TOLD, inheritable=False)
+        os.closerange(_TOLD + 1, _LAST_DESCRIPTOR)
         sealed = _seal(config)
+        os.write(told, str(_address_bytes()).encode())
+        os.close(told)
         sealed.sendall(b"R")
         select.select([sealed], [], [])
         os.chdir(_TMP)  # Its limit may have made it anew.
@@ -92,6 +98,11 @@ def _import(config: dict[str, Any]) -> None:
         for name in config["environment_modules"]:
             importlib.import_module(name)
     sys.modules["flow_sdk.harness.rehearsal"].rehearse()
+
+
+def _address_bytes() -> int:
+    with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib is not imported in here.
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def _enter_environment() -> None:

@@ -53,13 +53,16 @@ def main() -> NoReturn:
     os.umask(0o022)
     ferries = ferry.Ferry({port: str(port) for port in config["ports"]})
     syscalls.unshare(syscalls.NEW_PID)
+    size_of_empty, told = os.pipe()
     child = os.fork()
     if child == 0:
-        component.become(config, channel)
+        os.close(size_of_empty)
+        component.become(config, channel, told)
+    os.close(told)
     os.close(channel)
     for standard in (0, 1, 2):
         os.close(standard)  # The component alone says when its output ends.
-    _Keeper(control, child, ferries).serve()
+    _Keeper(control, child, size_of_empty, ferries).serve()
 
 
 def _furnish(tmp_bytes: int) -> None:
@@ -83,9 +86,14 @@ def _mount_tmp(size: int) -> None:
 
 
 class _Keeper:
-    def __init__(self, control: socket.socket, child: int, ferries: ferry.Ferry) -> None:
+    """Args:
+    size_of_empty: Where the component says how large it was before it had any code.
+    """
+
+    def __init__(self, control: socket.socket, child: int, size_of_empty: int, ferries: ferry.Ferry) -> None:
         self._control = control
         self._child = child
+        self._size_of_empty = size_of_empty
         self._ferries = ferries
         self._selector = ferries.selector
         self._selector.register(control, selectors.EVENT_READ, self._on_control)
@@ -140,7 +148,9 @@ class _Keeper:
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(self._child, resource.RLIMIT_NPROC, (limits["pids"], limits["pids"]))
             if limits["memory_bytes"] is not None:
-                resource.prlimit(self._child, resource.RLIMIT_DATA, (limits["memory_bytes"],) * 2)
+                # This kernel does not count private mappings as data, only as addresses.
+                most = int(os.read(self._size_of_empty, 32)) + limits["memory_bytes"]
+                resource.prlimit(self._child, resource.RLIMIT_AS, (most, most))
         if limits["tmp_bytes"] is not None:
             # A tmpfs of this kernel cannot be resized. The component goes to the new one when it starts.
             syscalls.detach_mount("/tmp")  # noqa: S108
