@@ -8,11 +8,14 @@ import sqlite3
 import psycopg
 import pytest
 
-from flow_platform.domain.audit import verify
+from flow_platform.domain import errors
+from flow_platform.domain.audit import AuditEntry, verify, verify_log
+from flow_platform.domain.clock import ManualClock
+from flow_platform.engine.audit_retention import AuditRetention
 from flow_platform.store import open_store
 from flow_platform.store.audit_table import AuditFilter
 from flow_platform.store.base import Store, Transaction
-from tests.support.store_records import NOW
+from tests.support.store_records import NOW, SECOND
 
 ENTRY = {"kind": "change", "action": "PUT W/x", "subject": "ada", "workspace_id": "w"}
 CHANGES = (
@@ -88,3 +91,55 @@ async def test_two_servers_write_one_chain(postgresql_url: str) -> None:
     finally:
         await one.close()
         await two.close()
+
+
+async def _whole(store: Store) -> list[AuditEntry]:
+    return await store.read(lambda tx: tx.audit.after("one", 0, 100_000))
+
+
+async def test_old_entries_are_removed_and_the_log_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow_platform.engine.audit_retention.BATCH", 3)
+    for number in range(10):
+        at = NOW + number * SECOND
+        await store.write(lambda tx, at=at, n=number: tx.audit.append("one", {**ENTRY, "n": n}, at))
+    before = await _whole(store)
+    clock = ManualClock(NOW + 20 * SECOND)
+    retention = AuditRetention(store, clock, 13 * SECOND)
+    assert await retention.remove() == 7  # Those of 0 to 6.
+    assert await retention.remove() == 0
+    left = await _whole(store)
+    assert left[:3] == before[7:]
+    removed, sequence, digest = verify_log(left)
+    assert (removed, sequence, digest) == (7, *await store.read(lambda tx: tx.audit.head("one")))
+    assert [entry.document["removed"]["sequence"] for entry in left[3:]] == [3, 6, 7]
+    assert left[-1].document["removed"]["hash"] == before[6].hash
+    for cut in (left[1:], left[2:], left[:-1], left[:3]):  # Whoever removes more, or the word about it.
+        with pytest.raises(errors.Conflict, match="no entry says that it was removed"):
+            verify_log(cut)
+    assert verify_log([*before[:7], *left]) == (0, sequence, digest)  # With an archive in front.
+    assert verify_log([*before[3:7], *left]) == (3, sequence, digest)
+    with pytest.raises(errors.Conflict, match="no entry says that it was removed"):
+        verify_log([*before[4:7], *left])
+    clock.advance(100 * SECOND)
+    assert await retention.remove() == 6  # Also what said that others were removed.
+    assert verify_log(await _whole(store))[0] == 13
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_what_retention_lets_go_is_all_that_can_be_deleted(request: pytest.FixtureRequest, database: str) -> None:
+    url: str = request.getfixturevalue(f"{database}_url")
+    store = open_store(url)
+    await store.open()
+    await _append(store, "one", 5)
+    await store.write(lambda tx: tx.audit.remove_to("one", 2))
+    assert [entry.sequence for entry in await _whole(store)] == [3, 4, 5]
+    await store.close()
+    statement = "DELETE FROM audit_entries WHERE sequence = 3"
+    if database == "sqlite":
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(statement)
+        connection.close()
+        return
+    with psycopg.connect(url) as connection, pytest.raises(psycopg.Error, match="append-only"):
+        connection.execute(statement)

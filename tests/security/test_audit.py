@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -312,6 +313,23 @@ async def test_filters_and_pages(platform: Platform, tenant: Tenant) -> None:
     assert await entries(tenant, subject="nobody") == []
     assert await entries(tenant, until="2020-01-01T00:00:00Z") == []
     assert len(await entries(tenant, since="2020-01-01T00:00:00Z")) == 5
+
+
+async def test_the_export_is_csv_for_spreadsheets(tenant: Tenant) -> None:
+    engine, org_id = tenant.platform.engine, tenant.workspace.org_id
+    evil = engine.tokens.for_user("=cmd()", org_id, None, Role.VIEWER, HOUR, engine.clock.now())
+    async with tenant.platform.client(evil) as client:
+        refused(await client.put(f"http://flow.test{tenant.path}/variables", json={}), 403, "forbidden")
+    await engine.audit.refusals.flush()
+    path = f"/api/v1/orgs/{org_id}/audit/export"
+    async with tenant.platform.client(wide(tenant)) as client:
+        answer = await client.get(path, params={"format": "csv"})
+        refused(await client.get(path, params={"format": "xml"}), 422, "invalid_input")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    (row,) = csv.DictReader(answer.text.splitlines())
+    assert (row["subject"], row["status"], row["code"], row["count"]) == ("'=cmd()", "403", "forbidden", "1")
+    assert (row["action"], row["address"]) == ("PUT W/variables", "127.0.0.1")
+    assert answer.headers["x-audit-head"] == f"1:{row['hash']}"
 
 
 # The chain

@@ -212,6 +212,7 @@ def _engine(settings: Settings) -> Engine:
         rates=read_rate_card(settings.rates_file),
     )
     issuers = read_issuers(settings.issuers_file)
+    engine.audit_kept = timedelta(days=settings.audit_days) if settings.audit_days else None
     engine.issuers = Issuers(issuers)
     engine.logins = Logins(issuers, engine.clock, lambda: engine.tokens)
     return engine

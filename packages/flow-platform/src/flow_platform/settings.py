@@ -227,6 +227,7 @@ class Settings:
         "", _words_for(operator_rules.parse_hosts), "Hosts that builds reach besides the package index."
     )
 
+    audit_days: int = _setting(0, _whole(0, 36_500), "Days that entries of the audit log are kept; 0: for ever.")
     trusted_proxies: str = _setting(
         "", _words_for(client_address.parse_proxies), "Proxies in front whose `X-Forwarded-For` is believed."
     )

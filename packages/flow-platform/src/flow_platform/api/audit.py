@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from flow_platform.api.access import ORGANIZATION
 from flow_platform.api.answers import json_answer, query_text, query_whole
+from flow_platform.api.audit_csv import csv_head, csv_row
 from flow_platform.api.context import principal_of
 from flow_platform.api.instants import parse_instant
 from flow_platform.api.routing import PAGING, Parameter, Route
-from flow_platform.domain.audit import AuditEntry
+from flow_platform.domain.audit import RETENTION, AuditEntry
 from flow_platform.engine.validation import invalid
 from flow_platform.store.audit_table import AuditFilter
 from flow_sdk.wire.management import PageDocument
@@ -39,7 +40,7 @@ class AuditRoutes:
         filters = tuple(
             Parameter(name, description, {"type": "string"})
             for name, description in (
-                ("kind", "`change` or `refusal`."),
+                ("kind", "`change`, `refusal` or `retention`."),
                 ("action", "Method and path, as entries have them."),
                 ("subject", "Who."),
                 ("workspace_id", "Of that workspace."),
@@ -62,10 +63,10 @@ class AuditRoutes:
                 "GET",
                 f"{every}/export",
                 self.export,
-                "All entries in their order, with their hashes: JSON lines.",
+                "All entries in their order, with their hashes: JSON lines, or CSV.",
                 tag=_TAG,
-                answers={200: "One entry a line: `org_id`, `sequence`, `text`, `hash`"},
-                parameters=[after],
+                answers={200: "One entry a line: `org_id`, `sequence`, `text`, `hash`; CSV has a header row"},
+                parameters=[after, Parameter("format", "Of the answer.", {"enum": ["jsonl", "csv"]})],
                 media_type="application/x-ndjson",
             ),
         ]
@@ -89,17 +90,28 @@ class AuditRoutes:
 
     async def export(self, request: Request) -> Response:
         after = query_whole(request, "after", 0, 0, _LARGEST)
-        entries = self._engine.audit.export(principal_of(request), request.path_params["org_id"], after)
-        first = await anext(entries, None)  # Refused before the answer begins.
-        headers = {"Content-Disposition": 'attachment; filename="audit.jsonl"'}
-        return StreamingResponse(_lines(first, entries), 200, headers, "application/x-ndjson")
+        shape = query_text(request, "format") or "jsonl"
+        if shape not in ("jsonl", "csv"):
+            raise invalid("format", shape, "'jsonl' or 'csv'")
+        (sequence, digest), entries = await self._engine.audit.export(
+            principal_of(request), request.path_params["org_id"], after
+        )
+        headers = {
+            "Content-Disposition": f'attachment; filename="audit.{shape}"',
+            "X-Audit-Head": f"{sequence}:{digest}",
+        }
+        if shape == "csv":
+            return StreamingResponse(_lines(entries, csv_row, csv_head()), 200, headers, "text/csv; charset=utf-8")
+        return StreamingResponse(_lines(entries, _line, b""), 200, headers, "application/x-ndjson")
 
 
-async def _lines(first: AuditEntry | None, entries: AsyncGenerator[AuditEntry]) -> AsyncGenerator[bytes]:
-    gathered = b"" if first is None else _line(first)
+async def _lines(
+    entries: AsyncGenerator[AuditEntry], line: Callable[[AuditEntry], bytes], head: bytes
+) -> AsyncGenerator[bytes]:
+    gathered = head
     async with aclosing(entries):
         async for entry in entries:
-            gathered += _line(entry)
+            gathered += line(entry)
             if len(gathered) >= _BYTES:
                 yield gathered
                 gathered = b""
@@ -112,7 +124,7 @@ def _line(entry: AuditEntry) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
-def _kind(value: str | None) -> Literal["change", "refusal"] | None:
-    if value not in (None, "change", "refusal"):
-        raise invalid("kind", value, "'change' or 'refusal'")
+def _kind(value: str | None) -> str | None:
+    if value not in (None, "change", "refusal", RETENTION):
+        raise invalid("kind", value, "'change', 'refusal' or 'retention'")
     return value

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flow_platform.api.answers import json_answer, query_text
+from flow_platform.api.audit_csv import harmless
 from flow_platform.api.body import read_model
 from flow_platform.api.context import principal_of, workspace_of
 from flow_platform.api.instants import parse_instant
@@ -172,13 +173,8 @@ def usage_as_csv(document: UsageDocument) -> str:
     columns = [document.by if name == "key" else name for name in UsageRowDocument.model_fields]
     writer.writerow(columns)
     for item in document.items:
-        writer.writerow([_harmless(value) for _, value in item])
+        writer.writerow([harmless(value) for _, value in item])
     return text.getvalue()
-
-
-def _harmless(cell: object) -> object:
-    """Text that a spreadsheet would take for a formula, behind an apostrophe. Source: OWASP, CSV Injection."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
 
 
 def _instant(field: str, text: str) -> datetime:

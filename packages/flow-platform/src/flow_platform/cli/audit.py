@@ -14,11 +14,17 @@ import typer
 
 from flow_platform.cli import output
 from flow_platform.cli.connection import Connection, with_connection
-from flow_platform.domain.audit import GENESIS, AuditEntry, verify
+from flow_platform.domain.audit import GENESIS, RETENTION, AuditEntry, verify_log
 from flow_platform.domain.errors import Conflict, FlowError, InvalidInput
 
 if TYPE_CHECKING:
     from flow_platform.cli.remote import Remote
+
+
+class Shape(StrEnum):
+    JSONL = "jsonl"
+    CSV = "csv"
+
 
 TIMEOUT_SECONDS: Final = 60.0
 
@@ -33,7 +39,7 @@ class Action(StrEnum):
 def audit(
     connection: Connection,
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
-    kind: Annotated[str | None, typer.Option(help="list: change or refusal.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(help="list: change, refusal or retention.", show_default=False)] = None,
     subject: Annotated[str | None, typer.Option(help="list: by whom.", show_default=False)] = None,
     since: Annotated[str | None, typer.Option(help="list: from that time on.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="list: how many, newest first.")] = 20,
@@ -43,6 +49,7 @@ def audit(
     expect: Annotated[
         str | None, typer.Option("--expect", help="verify: an entry that was noted, SEQUENCE:HASH.", show_default=False)
     ] = None,
+    shape: Annotated[Shape, typer.Option("--format", help="export: of what it prints.")] = Shape.JSONL,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Lists the audit log of the organization, exports it as JSON lines, or verifies its chain of hashes."""
@@ -50,17 +57,17 @@ def audit(
 
     if action is Action.VERIFY and file is not None:
         with file.open() as lines:
-            _verify(_parsed(lines), expect, as_json)
+            _verify(_parsed(lines), expect, None, as_json)
         return
     with Remote(connection) as remote:
         match action:
             case Action.EXPORT:
-                with _exported(remote) as lines:
+                with _exported(remote, shape) as (lines, _):
                     for line in lines:
                         sys.stdout.write(line + "\n")
             case Action.VERIFY:
-                with _exported(remote) as lines:
-                    _verify(_parsed(lines), expect, as_json)
+                with _exported(remote, Shape.JSONL) as (lines, head):
+                    _verify(_parsed(lines), expect, head, as_json)
             case _:
                 path = f"/api/v1/orgs/{connection.org_id}/audit"
                 items = remote.get(path, kind=kind, subject=subject, since=since, limit=limit)["items"]
@@ -72,18 +79,19 @@ def audit(
 
 
 @contextmanager
-def _exported(remote: Remote) -> Generator[Iterable[str]]:
+def _exported(remote: Remote, shape: Shape) -> Generator[tuple[Iterable[str], str | None]]:
+    """The lines, and the newest entry as the platform names it."""
     import httpx
 
     connection = remote.connection
     headers = {"Authorization": f"Bearer {connection.token}"}
-    url = f"{connection.base_url}/api/v1/orgs/{connection.org_id}/audit/export"
+    url = f"{connection.base_url}/api/v1/orgs/{connection.org_id}/audit/export?format={shape.value}"
     try:
         with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as answer:
             if answer.status_code != 200:
                 body: dict[str, Any] = json.loads(answer.read())
                 raise FlowError(str(body.get("message")), code=str(body.get("code")))
-            yield answer.iter_lines()
+            yield answer.iter_lines(), answer.headers.get("X-Audit-Head")
     except httpx.HTTPError as error:
         raise FlowError(f"the export was cut off: {error!r}") from error
 
@@ -99,7 +107,7 @@ def _parsed(lines: Iterable[str]) -> Generator[AuditEntry]:
             raise InvalidInput(f"line {number} is no entry of an audit log: {line[:80]!r}") from error
 
 
-def _verify(entries: Iterable[AuditEntry], expect: str | None, as_json: bool) -> None:
+def _verify(entries: Iterable[AuditEntry], expect: str | None, head: str | None, as_json: bool) -> None:
     wanted = _expected(expect)
     met = wanted is None
 
@@ -109,16 +117,20 @@ def _verify(entries: Iterable[AuditEntry], expect: str | None, as_json: bool) ->
             met = met or (entry.sequence, entry.hash) == wanted
             yield entry
 
-    sequence, digest = verify(watched())
+    removed, sequence, digest = verify_log(watched())
+    newest = f"{sequence}:{digest}"
+    if head is not None and head != newest:
+        raise Conflict(f"the audit log ends with {newest}: expected {head}, its end is missing", code="audit_broken")
     if not met:
-        raise Conflict(
-            f"entry {expect!r} is not in the audit log: what was noted there was removed", code="audit_broken"
-        )
+        why = "it was removed with those of its age" if wanted and wanted[0] <= removed else "what was noted is gone"
+        raise Conflict(f"entry {expect!r} is not in the audit log: {why}", code="audit_broken")
     if as_json:
-        output.emit_json({"entries": sequence, "head": f"{sequence}:{digest}"})
-    else:
-        output.say(f"{sequence} entries, each follows on the one before")
-        output.say(f"note this elsewhere, and give it to --expect next time: {sequence}:{digest}")
+        output.emit_json({"entries": sequence - removed, "removed": removed, "head": newest})
+        return
+    output.say(f"{sequence - removed} entries, each follows on the one before")
+    if removed:
+        output.say(f"entries 1 to {removed} were removed when they were old enough, as the log says itself")
+    output.say(f"note this elsewhere, and give it to --expect next time: {newest}")
 
 
 def _expected(text: str | None) -> tuple[int, str] | None:
@@ -131,6 +143,9 @@ def _expected(text: str | None) -> tuple[int, str] | None:
 
 
 def _row(item: dict[str, Any]) -> list[str]:
+    if item["kind"] == RETENTION:
+        what = f"entries to {item['removed']['sequence']}"
+        return [str(item["sequence"]), item["at"][:19], item["kind"], item["subject"], item["action"], what]
     is_change = item["kind"] == "change"
     target = " ".join(map(str, item.get("target", {}).values())) or _name_of(item.get("after"))
     what = target if is_change else f"{item['status']} {item['code']} x{item['count']}"

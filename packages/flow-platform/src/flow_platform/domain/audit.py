@@ -9,9 +9,10 @@ inserts an entry without changing all hashes after it, and whoever noted the new
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -19,6 +20,9 @@ from flow_platform.domain import errors
 
 GENESIS: Final = "0" * 64
 """What stands for the hash before the first entry."""
+
+RETENTION: Final = "retention"
+"""Kind of the entries that say that those before were removed: `removed` has sequence and hash of the last of them."""
 
 MAX_TEXT: Final = 200  # Of a value that an entry shows; of longer ones only the length.
 MAX_ITEMS: Final = 50  # Of a list or object.
@@ -108,6 +112,41 @@ def verify(entries: Iterable[AuditEntry], *, after: tuple[int, str] = (0, GENESI
             raise _broken(sequence, "was changed")
         previous = entry.hash
     return sequence, previous
+
+
+def verify_log(entries: Iterable[AuditEntry]) -> tuple[int, int, str]:
+    """Checks a whole log, which may begin behind entries that were removed when they were old enough, as it says then.
+
+    Returns:
+        How many were removed before the first one; sequence and hash of the last.
+
+    Raises:
+        Conflict: `audit_broken`.
+    """
+    begin = (0, GENESIS)
+    removed: list[Any] = [{"sequence": 0, "hash": GENESIS}]
+
+    def watched() -> Generator[AuditEntry]:
+        for entry in itertools.chain(first, rest):
+            yield entry
+            if f'"{RETENTION}"' in entry.text and (document := entry.document).get("kind") == RETENTION:
+                removed.append(document.get("removed"))
+
+    rest = iter(entries)
+    first = list(itertools.islice(rest, 1))
+    if first and first[0].sequence > 1:
+        begin = (first[0].sequence - 1, _previous_of(first[0]))
+    sequence, digest = verify(watched(), after=begin)
+    if {"sequence": begin[0], "hash": begin[1]} not in removed:
+        raise _broken(begin[0], "is missing, and no entry says that it was removed")
+    return begin[0], sequence, digest
+
+
+def _previous_of(entry: AuditEntry) -> str:
+    try:
+        return str(entry.document.get("previous"))
+    except ValueError as error:
+        raise _broken(entry.sequence, "is not JSON") from error
 
 
 def shown(value: Any, name: str = "", depth: int = 0) -> Any:

@@ -51,8 +51,10 @@ class Audit:
         found = await self._store.read(lambda tx: tx.audit.page(org_id, narrowed, before, limit + 1))
         return found[:limit], found[limit - 1].sequence if len(found) > limit else None
 
-    async def export(self, principal: Principal, org_id: str, after: int) -> AsyncGenerator[AuditEntry]:
-        """All entries behind a sequence number, in their order, up to the newest at the start.
+    async def export(
+        self, principal: Principal, org_id: str, after: int
+    ) -> tuple[tuple[int, str], AsyncGenerator[AuditEntry]]:
+        """Sequence and hash of the newest entry, and all up to it behind a sequence number, in their order.
 
         Raises:
             Forbidden: Not an admin of the whole organization: a part of a chain proves nothing.
@@ -60,15 +62,20 @@ class Audit:
         _require(principal, org_id, None)
         if principal.workspace_id is not None:
             raise errors.Forbidden("the token is for one workspace: expected one for the whole organization")
-        last, _ = await self._store.read(lambda tx: tx.audit.head(org_id))
+        head = await self._store.read(lambda tx: tx.audit.head(org_id))
+        return head, self._entries(org_id, after, head[0])
+
+    async def _entries(self, org_id: str, after: int, last: int) -> AsyncGenerator[AuditEntry]:
         position = after
         while position < last:
-            start = position
-            page = await self._store.read(lambda tx, start=start: tx.audit.after(org_id, start, EXPORT_PAGE))
+            start, limit = position, min(EXPORT_PAGE, last - position)
+            page = await self._store.read(lambda tx, start=start, limit=limit: tx.audit.after(org_id, start, limit))
+            for entry in page:
+                if entry.sequence > last:
+                    return
+                yield entry
             if not page:
                 return
-            for entry in page:
-                yield entry
             position = page[-1].sequence
 
 

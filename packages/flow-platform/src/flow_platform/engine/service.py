@@ -8,6 +8,7 @@ import json
 import logging
 import uuid
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any, Final
 
 import pydantic
@@ -20,6 +21,7 @@ from flow_platform.engine import graphs
 from flow_platform.engine.ahead import Ahead
 from flow_platform.engine.api_keys import ApiKeys
 from flow_platform.engine.audit import Audit
+from flow_platform.engine.audit_retention import AuditRetention
 from flow_platform.engine.audited import AuditedStore
 from flow_platform.engine.billing import Billing
 from flow_platform.engine.budgets import Budgets
@@ -127,6 +129,7 @@ class Engine:
         self._master_keys = master_keys or MasterKeys()
         self.issuers = Issuers()  # Set before the start, when others' tokens are believed, too.
         self.logins = Logins((), self.clock, lambda: self.tokens)  # As these.
+        self.audit_kept: timedelta | None = None  # Set before the start, when entries are not kept for ever.
         self.rates = rates or RateCard()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._identity = uuid.uuid4().hex
@@ -234,6 +237,8 @@ class Engine:
         self._spawn("policies", self.policies.run())
         self._spawn("credentials", self.credentials.run())
         self._spawn("refusals", self.audit.refusals.run())
+        if self.audit_kept is not None:
+            self._spawn("audit retention", AuditRetention(self.store, self.clock, self.audit_kept).run())
         self._spawn("sweeper", self.sweeper.run(self.leasing.lease, lambda: self._link.is_up))
         self._spawn("scheduler", self.scheduler.run())
 

@@ -1,4 +1,4 @@
-"""The audit log as rows. Triggers refuse to change or delete them, in both databases."""
+"""The audit log as rows. Triggers, in both databases, refuse to change them, and to delete others than the oldest."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sqlalchemy import Column, Index, PrimaryKeyConstraint, Table, bindparam
 
 from flow_platform.domain.audit import GENESIS, AuditEntry, seal
 from flow_platform.store.audit_table import AuditFilter
+from flow_platform.store.audit_triggers import protect
 from flow_platform.store.connection import Connection, Row
 from flow_platform.store.instants import to_micros
-from flow_platform.store.ledger_triggers import refuse_changes
 from flow_platform.store.query import Query, UpsertQuery
 from flow_platform.store.tables import Instant, Word, metadata
 
@@ -38,11 +38,12 @@ audit_heads = Table(
     Column("org_id", Word, primary_key=True),
     Column("sequence", sa.BigInteger, nullable=False),
     Column("hash", Word, nullable=False),
+    Column("removed_to", sa.BigInteger, nullable=False, server_default="0"),
 )
 _e = audit_entries.c
 _h = audit_heads.c
 Index("ix_audit_entries_at", _e.org_id, _e.at)
-refuse_changes(audit_entries)
+protect(audit_entries)
 
 _COLUMNS: Final = (_e.org_id, _e.sequence, _e.text, _e.hash)
 _OF_ORGANIZATION: Final = _e.org_id == bindparam("org_id")
@@ -73,6 +74,25 @@ _AFTER = Query(
     .order_by(_e.sequence)
     .limit(bindparam("limit", type_=sa.BigInteger)),
 )
+_ORGANIZATIONS = Query("organizations of audit log", sa.select(_h.org_id).order_by(_h.org_id))
+_REMOVED = Query(
+    "removed of audit log for update",
+    sa.select(_h.removed_to).where(_h.org_id == bindparam("org_id")).with_for_update(),
+)
+_LAST_BEFORE = Query(
+    "last audit entry before",
+    sa.select(_e.sequence)
+    .where(_OF_ORGANIZATION, _e.at < bindparam("before"))
+    .order_by(_e.at.desc(), _e.sequence.desc())
+    .limit(1),
+)
+_SET_REMOVED = Query(
+    "set removed of audit log",
+    sa.update(audit_heads).where(_h.org_id == bindparam("org_id_")).values(removed_to=bindparam("to")),
+)
+_REMOVE = Query(
+    "remove audit entries", sa.delete(audit_entries).where(_OF_ORGANIZATION, _e.sequence <= bindparam("to"))
+)
 _pages: dict[tuple[str, ...], Query] = {}
 
 
@@ -100,7 +120,8 @@ class AuditRows:
                 "hash": entry.hash,
             },
         )
-        self._connection.run(_SET_HEAD, {"org_id": org_id, "sequence": entry.sequence, "hash": entry.hash})
+        head = {"org_id": org_id, "sequence": entry.sequence, "hash": entry.hash, "removed_to": 0}
+        self._connection.run(_SET_HEAD, head)  # Which leaves what was removed as it is.
         return entry
 
     def page(self, org_id: str, where: AuditFilter, before: int | None, limit: int) -> list[AuditEntry]:
@@ -119,6 +140,21 @@ class AuditRows:
     def head(self, org_id: str) -> tuple[int, str]:
         row = self._connection.row(_HEAD, {"org_id": org_id})
         return (row[0], row[1]) if row else (0, GENESIS)
+
+    def organizations(self) -> list[str]:
+        return [row[0] for row in self._connection.rows(_ORGANIZATIONS, {})]
+
+    def removable(self, org_id: str, before: datetime, limit: int) -> tuple[int, AuditEntry | None]:
+        removed = self._connection.row(_REMOVED, {"org_id": org_id})
+        last = self._connection.row(_LAST_BEFORE, {"org_id": org_id, "before": to_micros(before)})
+        if removed is None or last is None or last[0] <= removed[0]:
+            return removed[0] if removed else 0, None
+        found = self.after(org_id, min(last[0], removed[0] + limit) - 1, 1)
+        return removed[0], found[0]
+
+    def remove_to(self, org_id: str, sequence: int) -> None:
+        self._connection.run(_SET_REMOVED, {"org_id_": org_id, "to": sequence})
+        self._connection.run(_REMOVE, {"org_id": org_id, "to": sequence})
 
 
 def _page_query(names: tuple[str, ...]) -> Query:

@@ -1,4 +1,4 @@
-"""The port of the audit log, a part of the store's. There is nothing to change or delete here."""
+"""The port of the audit log, a part of the store's. Nothing changes an entry, and only age removes any."""
 
 from __future__ import annotations
 
@@ -43,4 +43,19 @@ class AuditTable(Protocol):
 
     def head(self, org_id: str) -> tuple[int, str]:
         """Sequence and hash of the newest, as the log itself knows it."""
+        ...
+
+    def organizations(self) -> list[str]:
+        """All that have entries."""
+        ...
+
+    def removable(self, org_id: str, before: datetime, limit: int) -> tuple[int, AuditEntry | None]:
+        """How many are removed already, and the last that may be now: older than that, and of the first `limit`.
+
+        Locks the log: nobody else appends to it or removes from it before the transaction ends.
+        """
+        ...
+
+    def remove_to(self, org_id: str, sequence: int) -> None:
+        """Removes the entries up to that one. The database lets nobody remove others."""
         ...

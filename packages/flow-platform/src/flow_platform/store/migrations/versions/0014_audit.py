@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("org_id", WORD, nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("hash", WORD, nullable=False),
+        sa.Column("removed_to", sa.BigInteger(), nullable=False, server_default="0"),
         sa.PrimaryKeyConstraint("org_id", name=op.f("pk_audit_heads")),
     )
     _refuse_changes()
@@ -44,18 +45,30 @@ def upgrade() -> None:
 
 
 def _refuse_changes() -> None:
+    """No entry is changed, and none deleted but those that the head says are removed, as they are old enough."""
     if op.get_bind().dialect.name == "sqlite":
-        for action in ("UPDATE", "DELETE"):
-            op.execute(
-                f"CREATE TRIGGER audit_entries_no_{action.lower()} BEFORE {action} ON audit_entries"
-                " BEGIN SELECT RAISE(ABORT, 'audit_entries is append-only'); END"
-            )
+        op.execute(
+            "CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries"
+            " BEGIN SELECT RAISE(ABORT, 'audit_entries is append-only'); END"
+        )
+        op.execute(
+            "CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries"
+            " WHEN OLD.sequence > coalesce((SELECT removed_to FROM audit_heads WHERE org_id = OLD.org_id), 0)"
+            " BEGIN SELECT RAISE(ABORT, 'audit_entries is append-only'); END"
+        )
         return
     op.execute(
-        "CREATE FUNCTION audit_entries_append_only() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION 'audit_entries is append-only' USING ERRCODE = 'restrict_violation'; END $$"
+        "CREATE FUNCTION audit_entries_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF TG_OP = 'DELETE' THEN"
+        " IF OLD.sequence <= (SELECT removed_to FROM audit_heads WHERE org_id = OLD.org_id) THEN RETURN OLD; END IF;"
+        " END IF;"
+        " RAISE EXCEPTION 'audit_entries is append-only' USING ERRCODE = 'restrict_violation'; END $$"
     )
     op.execute(
-        "CREATE TRIGGER audit_entries_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entries"
+        "CREATE TRIGGER audit_entries_append_only BEFORE UPDATE OR DELETE ON audit_entries"
+        " FOR EACH ROW EXECUTE FUNCTION audit_entries_append_only()"
+    )
+    op.execute(
+        "CREATE TRIGGER audit_entries_no_truncate BEFORE TRUNCATE ON audit_entries"
         " FOR EACH STATEMENT EXECUTE FUNCTION audit_entries_append_only()"
     )
