@@ -182,7 +182,9 @@ def make_sandbox(isolation: Isolation, settings: Settings, *, pool_size: int | N
             waiting = settings.gvisor_pool_size if pool_size is None else pool_size
             return GvisorSandbox(settings.cache_dir, runsc=settings.runsc or None, pool_size=waiting)
         case Isolation.PROCESS:
-            raise FlowError("isolation 'process' is not there yet")
+            from flow_platform.sandbox.process.sandbox import ProcessSandbox
+
+            return ProcessSandbox(settings.cache_dir, allowed=settings.unsafe_processes)
 
 
 def _engine(settings: Settings) -> Engine:
