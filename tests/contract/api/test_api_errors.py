@@ -16,6 +16,7 @@ from flow_platform.bus.server import NatsServer
 from flow_platform.domain import errors
 from flow_platform.engine.service import Engine
 from flow_platform.store import open_store
+from flow_sdk.wire.runner import Register
 from tests.contract.api.hands import Platform, Tenant, refused, submit_body
 from tests.contract.api.serving import serving
 from tests.support.eventually import eventually
@@ -205,6 +206,9 @@ async def test_ready_when_nats_is_there(tmp_path: Any) -> None:
                 return (await client.get("/readyz")).status_code
 
             await eventually(status, lambda found: found == 200)
+            assert (await client.get("/readyz")).json() == {"status": "ready", "runners": 0}
+            await engine._heartbeats.register(Register(runner_id="r", instance="1", slots=1))
+            assert (await client.get("/readyz")).json()["runners"] == 1
     finally:
         await engine.stop()
         await nats.stop()

@@ -11,6 +11,7 @@ from flow_platform.api.answers import json_answer
 from flow_platform.api.context import context_of
 from flow_platform.api.errors import error_body
 from flow_platform.api.routing import Route
+from flow_platform.engine.executions import RUNNER_SEEN_WITHIN
 from flow_platform.metrics import Metrics
 from flow_sdk.wire.status import Status
 
@@ -48,7 +49,10 @@ class HealthRoutes:
 
     async def readyz(self, request: Request) -> Response:
         if self._engine.is_ready:
-            return json_answer({"status": "ready"})
+            # Ready without runners, too: it takes and keeps work, and to take it out of service would help nobody.
+            since = self._engine.clock.now() - RUNNER_SEEN_WITHIN
+            runners = await self._engine.store.read(lambda tx: tx.runners.alive(since))
+            return json_answer({"status": "ready", "runners": runners})
         body = error_body("not_ready", "NATS is not connected", [], context_of(request.scope).request_id)
         return Response(body, 503, {"Retry-After": "1"}, "application/json")
 
