@@ -240,6 +240,8 @@ class Call:
         try:
             await self.means.meter.record(record)
         except Exception:
+            # Whatever it is, a mistake of ours included: the answer has been paid for, and its readers wait for it. A
+            # store that is away is none of it (`PatientMeter`); of all else the whole record is in the log.
             logger.exception("a model call could not be recorded", extra={**vars(record)})
 
     async def _kept(self, keep: Keep, answer: Json) -> None:

@@ -24,6 +24,7 @@ from flow_platform.gateway.limits import Limits
 from flow_platform.gateway.listing import Listing
 from flow_platform.gateway.metering import StoredBudget, StoredCalls
 from flow_platform.gateway.offline import OfflineModels
+from flow_platform.gateway.patience import PatientMeter
 from flow_platform.gateway.ports import Budget, Caller, Keys, Meter
 from flow_platform.gateway.retries import RetryRule
 from flow_platform.store.base import Store, Transaction
@@ -95,10 +96,11 @@ class ModelGateway:
         self._adapters: dict[str, Adapter] = {"test": OfflineModels()}
         self._outbound: Any = None
         limits = Limits(clock)
+        self._meter = PatientMeter(meter or StoredCalls(store, clock, rates or RateCard()))
         self._means = Means(
             clock,
             keys,
-            meter or StoredCalls(store, clock, rates or RateCard()),
+            self._meter,
             limits,
             CallsElsewhere(store, clock, limits),
             platform.price_table(),
@@ -117,6 +119,7 @@ class ModelGateway:
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        await self._meter.close()
         if self._outbound is not None:
             await self._outbound.close()
 

@@ -44,7 +44,8 @@ class Meter(Protocol):
     async def record(self, call: ModelCall) -> None:
         """Called once for each call that reached a provider, when it ended, before the reader hears of its end.
 
-        Its failure is logged and does not take the answer away, which has been paid for.
+        Its failure is logged and does not take the answer away, which has been paid for. After StoreUnavailable it is
+        called again; Conflict says that the call is recorded already.
         """
         ...
 
