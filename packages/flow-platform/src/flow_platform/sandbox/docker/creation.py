@@ -72,7 +72,6 @@ class Recipe:
         seccomp: The profile: its text for Docker, the path of a file with it for Podman.
         labels: By which ours are found again.
         hardens: Whether root closes what is left of /proc from outside: then nothing of it need be masked.
-        runtime: The engine's runtime; empty: its own choice.
     """
 
     image: str
@@ -82,7 +81,6 @@ class Recipe:
     certificates: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     hardens: bool = False
-    runtime: str = ""
     is_podman: bool = False
 
 
@@ -141,7 +139,6 @@ def _host(recipe: Recipe, entrance: str, limits: Limits) -> dict[str, Any]:
         "OomScoreAdj": _OOM_SCORE,
         "LogConfig": _EARLY_WORDS,
         "RestartPolicy": {"Name": "no"},
-        "Runtime": recipe.runtime,
     }
 
 

@@ -74,7 +74,6 @@ class DockerSandbox:
         *,
         host: str = "",
         image: str = "",
-        runtime: str = "",
         runner_id: str = "",
         pool_size: int = 4,
         max_pools: int = 4,
@@ -84,7 +83,6 @@ class DockerSandbox:
         cache_dir: Holds the runtime roots, of which the platform's own image is made.
         host: `unix://` and the path of the engine's socket; empty: Docker's own place.
         image: That holds the SDK; empty: the platform's own, made and loaded when the engine has it not.
-        runtime: The engine's runtime for the containers, as `runc`; empty: its default.
         runner_id: Stable over restarts: what an earlier process of that id left is removed.
         pool_size: Sealed containers that wait per environment; 0 makes each when it is asked for.
         max_pools: Environments for which containers wait; the least recently used one goes.
@@ -93,7 +91,6 @@ class DockerSandbox:
         self._cache_dir = cache_dir.absolute()
         self._host = host or DEFAULT_HOST
         self._image = image
-        self._runtime = runtime
         self._runner_id = runner_id
         self._pool_size = pool_size
         self._max_pools = max_pools
@@ -210,7 +207,6 @@ class DockerSandbox:
                 is_podman=is_podman,
                 labels={**owner.labels, leftovers.FOLDER_LABEL: str(folder)},
                 hardens=hardening.is_possible(),
-                runtime=self._runtime,
             )
         finally:
             root.release()
