@@ -11,7 +11,7 @@ from flow_platform.api.answers import json_answer
 from flow_platform.api.context import context_of
 from flow_platform.api.errors import error_body
 from flow_platform.api.routing import Route
-from flow_platform.engine.executions import RUNNER_SEEN_WITHIN
+from flow_platform.engine.blocked import RUNNER_SEEN_WITHIN
 from flow_platform.metrics import Metrics
 from flow_sdk.wire.status import Status
 
