@@ -30,8 +30,8 @@ class GvisorSandbox(NamespacesSandbox):
     """See `flow_platform.sandbox.base.Sandbox`.
 
     It is the namespaces sandbox with another thing in its jails: a launcher of runsc in the place of a template. Pools,
-    users, cgroups and the running of commands are the same. Commands (builds) run in namespaces alone: they run
-    programs of ours, and the code of packages only under the same network policy and limits; see docs/gvisor.md.
+    users, cgroups and the running of commands are the same: commands, which are builds, run in namespaces alone, and
+    docs/gvisor.md says so.
     """
 
     name = "gvisor"
