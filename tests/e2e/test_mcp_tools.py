@@ -114,9 +114,12 @@ async def test_an_agent_calls_all_tools_of_a_server_each_in_a_container_of_its_o
     assert TOKEN not in json.dumps(document)
 
 
-async def test_a_tool_of_a_server_may_need_approval(ring: AgentRing, things: dict[str, Any]) -> None:
-    tool = {"ref": "mcp:things/weather", "name": "look", "approval": True}
-    agent = await ring.publish(**script(calls(("look", {"city": "Bern"})), {"text": "{{last_tool}}"}), tools=[tool])
+async def test_a_tool_may_need_approval_and_an_agent_that_resumes_repeats_no_call(
+    ring: AgentRing, things: dict[str, Any]
+) -> None:
+    tools = ["mcp:things/shout", {"ref": "mcp:things/weather", "name": "look", "approval": True}]
+    turns = [calls(("things__shout", {"text": "hi"})), calls(("look", {"city": "Bern"})), {"text": "{{last_tool}}"}]
+    agent = await ring.publish(**script(*turns), tools=tools)
 
     execution_id = await ring.begin(agent["slug"])
     waiting = await ring.reached(execution_id, Status.WAITING)
@@ -124,10 +127,12 @@ async def test_a_tool_of_a_server_may_need_approval(ring: AgentRing, things: dic
     assert (await ring.client.client.post(url, json={"approved": True})).status_code == 202
     document = await ring.ended(execution_id)
 
+    assert things["tool_count"] == 7
     assert waiting["waiting_on"]["reason"] == "approval"
     assert json.loads(document["output"])["degrees"] == 21
-    assert [child["component"]["slug"] for child in await ring.children(execution_id)] == ["mcp-things"]
-    assert things["tool_count"] == 7
+    assert document["attempt"] == 2
+    assert len(await ring.model_calls(execution_id)) == 3
+    assert [child["component"]["slug"] for child in await ring.children(execution_id)] == ["mcp-things"] * 2
 
 
 def test_the_way_out_of_a_server_leads_to_it_alone(platform: Platform, address: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from flow_platform.domain import errors
-from flow_platform.domain.principal import Role
+from flow_platform.domain.principal import Principal, Role
 from flow_platform.engine.mcp_references import resolve
 from flow_platform.engine.mcp_servers import McpServers
+from flow_platform.engine.mcp_tools import McpTools
 from flow_sdk.wire.execution import ErrorDocument
 from tests.contract.api.hands import Platform, Tenant, refused
 from tests.contract.api.test_api_service_calls import given
@@ -76,6 +77,11 @@ async def test_a_server_is_registered_with_the_tools_that_it_tells_of(tenant: Te
         [listed] = (await client.get("/mcp-servers")).json()["items"]
         block = (await client.get("/code-blocks/mcp-things")).json()
 
+    who = Principal("ada", tenant.workspace.org_id, Role.RUNNER)
+    place = (tenant.workspace.org_id, tenant.workspace.workspace_id)
+    offered = await McpTools(tenant.platform.engine.store).list(who, *place, None)
+
+    assert offered == [], "what we are given is not what we give"
     assert made["changes"] == {"added": ["files.read", "weather"], "removed": [], "changed": []}
     assert shown == made | {"changes": None}
     assert listed == shown | {"tools": None}

@@ -156,8 +156,9 @@ def _tell(server: dict[str, Any], as_json: bool) -> None:
         )
     if as_json:
         return
-    told = server["server"]
-    output.say(f"{name}: {told.get('name', 'a server')} {told.get('version', '')}, {server['tool_count']} tools")
+    told = " ".join(str(server["server"].get(word) or "") for word in ("name", "version")).strip()
+    count = server["tool_count"]
+    output.say(f"{name}: {told or 'a server'}, {count} tool{'' if count == 1 else 's'}")
     for word, sign in (("added", "+"), ("changed", "~"), ("removed", "-")):
         for tool in server["changes"][word]:
             output.say(f"{sign} {tool}")
@@ -173,7 +174,7 @@ def _list(remote: Remote, as_json: bool) -> None:
     rows = [
         (
             one["name"],
-            one["url"] or " ".join(one["command"])[:80],
+            one["url"] or " ".join(" ".join(one["command"]).split())[:60],
             one["tool_count"],
             one["refreshed_at"],
             one["error"]["code"] if one["error"] else "",

@@ -19,6 +19,7 @@ MAX_TOOL_NAME: Final = 128  # The protocol's own bound.
 MAX_AGENT_NAME: Final = 64  # Characters that models' providers take.
 MAX_DESCRIPTION: Final = 10_000
 COMPONENT_PREFIX: Final = "mcp-"
+MCP_TAG: Final = "mcp"  # Of the code blocks that speak to servers.
 SEPARATOR: Final = "__"
 _DIGEST: Final = 8
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from flow_platform.domain.mcp_server import COMPONENT_PREFIX
+from flow_platform.domain.mcp_server import COMPONENT_PREFIX, MCP_TAG
 from flow_platform.engine.mcp_request import destinations, secret_names
 from flow_platform.engine.publish_request import PublishRequest
 from flow_platform.engine.validation import parse_model
@@ -16,7 +16,6 @@ from flow_platform.store.documents import to_json
 from flow_sdk.mcp.session import START_SECONDS
 from flow_sdk.wire.mcp import McpSettings
 
-TAG: Final = "mcp"
 _MARK: Final = '"""Speaks to a registered MCP server.'
 _MARGIN_SECONDS: Final = 10.0
 _CODE: Final = (
@@ -45,7 +44,7 @@ def component_of(name: str, settings: McpSettings) -> PublishRequest:
             "slug": COMPONENT_PREFIX + name,
             "name": f"MCP server {name}",
             "description": f"Lists and calls the tools of the MCP server {name!r}.",
-            "tags": [TAG],
+            "tags": [MCP_TAG],
             "code": _CODE.format(settings=to_json(document)),
             "dependencies": settings.packages,
             # The server's start, and two answers: to be listed, some give several pages.

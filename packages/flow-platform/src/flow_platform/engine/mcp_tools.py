@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.component import Component, Version
+from flow_platform.domain.mcp_server import COMPONENT_PREFIX, MCP_TAG
 from flow_platform.domain.principal import Action, Principal
 from flow_platform.domain.release import Ring
 from flow_platform.domain.service import PublishedService, Service
@@ -192,6 +193,8 @@ def _tools_of(service: Service, published: PublishedService) -> Iterator[McpTool
 
 def _component_tool(tx: Transaction, component: Component, ring: Ring) -> McpTool | None:
     """None for what does not run in the ring."""
+    if MCP_TAG in component.tags and component.slug.startswith(COMPONENT_PREFIX):
+        return None  # Another server's tools are not ours to offer.
     version = _version(tx, component, ring)
     if version is None:
         return None
