@@ -252,6 +252,22 @@ async def test_who_signs_out_is_out_also_with_a_copy_of_the_cookie(
         assert "Sign in" in (await client.get("/")).text
 
 
+async def test_signing_in_and_out_is_in_the_audit_log(
+    platform: Platform, provider: IdentityProvider, tenant: Tenant
+) -> None:
+    async with browser(platform) as client:
+        await came_back(client, provider, platform)
+        assert (await client.post("/logout", headers=OURS)).status_code == 303
+    await platform.engine.audit.refusals.flush()
+    entries = await platform.engine.store.read(lambda tx: tx.audit.after(tenant.workspace.org_id, 0, 10))
+    said = [entry.document for entry in entries]
+    assert [one["action"] for one in said] == ["GET /login/{name}/callback", "POST /logout"]
+    assert {one["who"]["role"] for one in said} == {"builder"}
+    assert len({one["who"]["credential"] for one in said}) == 1  # The session, which was made and revoked.
+    assert said[0]["target"] == {"name": "corp"}
+    assert said[1]["after"]["kind"] == "token"
+
+
 async def test_a_header_wins_over_a_session(platform: Platform, provider: IdentityProvider, tenant: Tenant) -> None:
     async with browser(platform) as client:
         await came_back(client, provider, platform)

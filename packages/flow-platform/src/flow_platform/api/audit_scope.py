@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from starlette.requests import Request
 from starlette.types import Scope
 
 from flow_platform.api.access import OF_SERVICES
 from flow_platform.api.audit_looks import LOOKERS, Target
-from flow_platform.api.context import RequestContext
+from flow_platform.api.context import RequestContext, context_of
 from flow_platform.api.routing import WORKSPACE, Route
 from flow_platform.domain import errors
 from flow_platform.domain.client_address import TrustedProxies
 from flow_platform.domain.credential import Credential
 from flow_platform.domain.principal import Role
-from flow_platform.engine.audited import Change, Origin
+from flow_platform.engine.audited import CHANGE, ORIGIN, Change, Origin
 from flow_platform.engine.refusals import Refusal
 from flow_sdk.wire.status import Kind
 
@@ -70,10 +73,32 @@ def change_of(engine: Engine, route: Route, target: Target, context: RequestCont
     principal = context.credential.principal
     if principal.role is Role.EXECUTION or action in RECORDED_ELSEWHERE or route.path.startswith(OF_SERVICES):
         return None
+    return _change(engine, action, target, context, context.credential, origin)
+
+
+@contextlib.contextmanager
+def on_behalf_of(engine: Engine, request: Request, credential: Credential) -> Generator[Change]:
+    """What is written within is entered as done with a credential that the endpoint found, or made, itself."""
+    context, origin = context_of(request.scope), ORIGIN.get()
+    assert origin is not None  # noqa: S101 - the onion knows it.
+    action = f"{request.method} {context.route}"
+    change = _change(engine, action, request.path_params, context, credential, origin)
+    token = CHANGE.set(change)
+    try:
+        yield change
+    finally:
+        change.is_written = True
+        CHANGE.reset(token)
+
+
+def _change(
+    engine: Engine, action: str, target: Target, context: RequestContext, credential: Credential, origin: Origin
+) -> Change:
     look = LOOKERS.get(action)
+    principal = credential.principal
     return Change(
         origin=origin,
-        who=_who(context.credential),
+        who=_who(credential),
         org_id=principal.org_id,
         workspace_id=target.get("workspace_id"),
         action=_short(action),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from flow_platform.api.audit_scope import on_behalf_of
 from flow_platform.api.routing import Route
 from flow_platform.domain import errors
 from flow_platform.domain.credential import Credential
@@ -78,6 +79,9 @@ class LoginRoutes:
         session = await self._engine.logins.finish(
             request.path_params["name"], request.query_params, request.cookies.get(TICKET, "")
         )
+        own = self._engine.tokens.inspect(session.token, self._engine.clock.now())
+        with on_behalf_of(self._engine, request, own) as change:
+            await self._engine.audit.enter(change, None)
         answer = RedirectResponse("/", 303)
         self._set(answer, self._engine.logins.cookie, session.token, int(session.lives_for.total_seconds()), "/")
         self._set(answer, TICKET, "", 0, "/login")
@@ -91,9 +95,10 @@ class LoginRoutes:
         except errors.Unauthenticated:
             credential = None  # It has ended already.
         if credential is not None:
-            await self._engine.credentials.revoke(
-                credential.principal, "token", credential.token_id, credential.expires_at
-            )
+            with on_behalf_of(self._engine, request, credential):
+                await self._engine.credentials.revoke(
+                    credential.principal, "token", credential.token_id, credential.expires_at
+                )
         self._set(answer, self._engine.logins.cookie, "", 0, "/")
         return answer
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 import typer
 
 from flow_platform.cli import output
-from flow_platform.cli.connection import Connection, with_connection
+from flow_platform.cli.connection import find_connection
 from flow_platform.domain.audit import GENESIS, RETENTION, AuditEntry, verify_log
 from flow_platform.domain.errors import Conflict, FlowError, InvalidInput
 
@@ -35,9 +35,7 @@ class Action(StrEnum):
     VERIFY = "verify"
 
 
-@with_connection
 def audit(
-    connection: Connection,
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
     kind: Annotated[str | None, typer.Option(help="list: change, refusal or retention.", show_default=False)] = None,
     subject: Annotated[str | None, typer.Option(help="list: by whom.", show_default=False)] = None,
@@ -51,14 +49,21 @@ def audit(
     ] = None,
     shape: Annotated[Shape, typer.Option("--format", help="export: of what it prints.")] = Shape.JSONL,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    url: Annotated[str | None, typer.Option("--url", help="Address of the platform.", show_default=False)] = None,
+    token: Annotated[str | None, typer.Option("--token", help="Credential.", show_default=False)] = None,
+    org: Annotated[str | None, typer.Option("--org", help="Organization id.", show_default=False)] = None,
+    workspace: Annotated[str | None, typer.Option("--workspace", help="Workspace id.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data folder of a platform that runs on this machine.")
+    ] = None,
 ) -> None:
     """Lists the audit log of the organization, exports it as JSON lines, or verifies its chain of hashes."""
     from flow_platform.cli.remote import Remote
 
-    if action is Action.VERIFY and file is not None:
-        with file.open() as lines:
-            _verify(_parsed(lines), expect, None, as_json)
+    if action is Action.VERIFY and file is not None:  # Which needs no platform.
+        _verify(_parsed(_lines_of(file)), expect, None, as_json)
         return
+    connection = find_connection(url, token, org, workspace, data)
     with Remote(connection) as remote:
         match action:
             case Action.EXPORT:
@@ -76,6 +81,14 @@ def audit(
                 else:
                     columns = ("#", "at", "kind", "subject", "action", "what")
                     output.show_table(columns, [_row(item) for item in items])
+
+
+def _lines_of(file: Path) -> Generator[str]:
+    try:
+        with file.open(encoding="utf-8") as lines:
+            yield from lines
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{str(file)!r} cannot be read: {error}") from error
 
 
 @contextmanager
