@@ -43,8 +43,11 @@ class Answer:
             made = StructuredDict({"type": "object"}, name=ANSWER_TOOL)
         return ToolOutput(made, name=ANSWER_TOOL, description="Give the answer, and end.")
 
-    def check(self, given: Any) -> Any:
-        """The answer as it is; what does not fit is asked for again."""
+    async def check(self, given: Any) -> Any:
+        """The answer as it is; what does not fit is asked for again.
+
+        A coroutine, as pydantic-ai calls functions in threads, and a container with a thread is not given back.
+        """
         if self._schema is None:
             return given
         value = given.get(ANSWER) if self._is_wrapped else given

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
+import time
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
@@ -22,6 +24,7 @@ from flow_sdk.wire.status import Status
 
 _ROUNDS: Final = 2  # What comes after saves less than it takes.
 _PATIENCE_SECONDS: Final = 60.0
+_LAST_THREAD_SECONDS: Final = 10.0
 _TOOL: Final = "look"
 _EXECUTION: Final = "00000000-0000-7000-8000-000000000000"
 _ENVIRONMENT: Final = {
@@ -50,12 +53,14 @@ def rehearse() -> None:
     Raises:
         RuntimeError: Agents do not work here.
     """
+    threads = _threads()
     before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, "PLATFORM_API_URL", "ATTEMPT")}
     os.environ.update(_ENVIRONMENT)
     os.environ.pop("ATTEMPT", None)
     try:
         for _ in range(_ROUNDS):
             idle.run(_round(), _PATIENCE_SECONDS)
+        _outlast_threads(threads)
     except Exception as exc:
         reason = getattr(exc, "document", exc)
         said = reason.message if isinstance(reason, ErrorDocument) else f"{type(reason).__name__}: {reason}"
@@ -65,6 +70,20 @@ def rehearse() -> None:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def _threads() -> int:
+    """As the kernel counts them."""
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208
+
+
+def _outlast_threads(before: int) -> None:
+    """Libraries call some functions in threads. These were told to end, which the kernel does when it comes to it."""
+    until = time.monotonic() + _LAST_THREAD_SECONDS
+    while _threads() > before:
+        if time.monotonic() > until:
+            raise RuntimeError(f"threads are left: {threading.enumerate()!r}")
+        time.sleep(0.001)
 
 
 async def _round() -> None:
