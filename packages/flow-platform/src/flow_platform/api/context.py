@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from flow_platform.domain.principal import Principal
 
 SCOPE_KEY: Final = "flow.context"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_PROCESS: Final = secrets.token_hex(8)
+_NUMBER: Final = itertools.count()
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -61,7 +64,8 @@ def request_id_from(given: str | None) -> str:
     """The client's own request id when it is harmless in logs and headers, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return secrets.token_hex(16)
+    # Unique, not secret. Asking the kernel each time would hand the interpreter to another thread and wait for it.
+    return f"{_PROCESS}{next(_NUMBER):016x}"
 
 
 def workspace_of(request: Request) -> tuple[str, str]:

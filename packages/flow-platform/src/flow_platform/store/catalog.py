@@ -27,6 +27,7 @@ from flow_platform.store.documents import (
 from flow_platform.store.instants import from_micros, to_micros
 from flow_platform.store.query import Query
 from flow_platform.store.tables import Instant, Word, components, versions
+from flow_platform.store.version_cache import VersionCache
 from flow_sdk.wire.injected import InjectedSecret
 from flow_sdk.wire.isolation import Isolation
 from flow_sdk.wire.runner import EnvironmentRef, Limits
@@ -63,6 +64,7 @@ _COMPONENTS_AFTER = Query(
 
 _INSERT_VERSION = Query("insert version", sa.insert(versions).inline())
 _OF_COMPONENT = _v.component_id == bindparam("component_id")
+_DEFINITION: Final = [column.name for column in versions.c].index("definition")
 _VERSION_BY_ID = Query("version by id", sa.select(versions).where(_v.id == bindparam("id")))
 _VERSION_BY_NUMBER = Query(
     "version by number", sa.select(versions).where(_OF_COMPONENT, _v.number == bindparam("number"))
@@ -78,8 +80,9 @@ _VERSIONS_AFTER = Query("list versions after", _versions.where(_v.number < bindp
 class CatalogRows(DeploymentRows):
     """Implements `base.CatalogTable`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, versions: VersionCache) -> None:
         self._connection = connection
+        self._versions = versions
 
     def find_component(self, org_id: str, workspace_id: str, kind: Kind, id_or_slug: str) -> Component | None:
         # The id first: a slug may be made to look like another component's id.
@@ -163,10 +166,15 @@ class CatalogRows(DeploymentRows):
         return _version(row) if row else None
 
     def get_version(self, version_id: str) -> Version:
+        if (known := self._versions.find(version_id)) is not None:
+            return known
         row = self._connection.row(_VERSION_BY_ID, {"id": version_id})
         if row is None:
             raise errors.NotFound(f"version {version_id!r} does not exist")
-        return _version(row)
+        version = _version(row)
+        if len(row[_DEFINITION]) <= MAX_CACHED_DEFINITION:
+            self._versions.keep(version)
+        return version
 
     def find_version_by_digest(self, component_id: str, digest: str) -> Version | None:
         row = self._connection.row(_VERSION_BY_DIGEST, {"component_id": component_id, "digest": digest})

@@ -13,6 +13,7 @@ from flow_platform.store.group_commit import GroupCommit
 from flow_platform.store.policy_cache import PolicyCache
 from flow_platform.store.readers import Readers
 from flow_platform.store.transaction import SqlTransaction
+from flow_platform.store.version_cache import VersionCache
 
 T = TypeVar("T")
 
@@ -22,10 +23,10 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        policies = PolicyCache()
+        policies, versions = PolicyCache(), VersionCache()
 
         def transaction(connection: Connection) -> Transaction:
-            return SqlTransaction(connection, policies)
+            return SqlTransaction(connection, policies, versions)
 
         self._writer = GroupCommit(database, transaction)
         self._readers = Readers(database, transaction)

@@ -37,13 +37,14 @@ from flow_platform.store.services import ServiceRows
 from flow_platform.store.session_table import SessionTable
 from flow_platform.store.sessions import SessionRows
 from flow_platform.store.tenancy import TenancyRows
+from flow_platform.store.version_cache import VersionCache
 
 
 class SqlTransaction:
-    def __init__(self, connection: Connection, policies: PolicyCache) -> None:
+    def __init__(self, connection: Connection, policies: PolicyCache, versions: VersionCache) -> None:
         self.executions: base.ExecutionTable = ExecutionRows(connection)
         self.checkpoints: base.CheckpointTable = CheckpointRows(connection)
-        self.catalog: base.CatalogTable = CatalogRows(connection)
+        self.catalog: base.CatalogTable = CatalogRows(connection, versions)
         self.rollouts: RolloutTable = RolloutRows(connection)
         self.tenancy: base.TenancyTable = TenancyRows(connection)
         self.runners: base.RunnerTable = RunnerRows(connection)
