@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,7 @@ INSTALL_HINT: Final = (
     "FLOW_RUNSC"
 )
 _SECONDS: Final = 10.0
+_ABANDONED_SECONDS: Final = 3600.0
 _VERSION: Final = re.compile(r"runsc version (\S+)")
 
 
@@ -88,9 +91,19 @@ def ensure_copy(program: Program, cache_dir: Path) -> Path:
     return folder
 
 
+def _remove_abandoned(parent: Path) -> None:
+    """What a process that died while copying left."""
+    oldest = time.time() - _ABANDONED_SECONDS  # noqa: TID251 - compared with the file system's clock.
+    for path in parent.glob(".building-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _make(program: Program, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.parent.chmod(0o755)
+    _remove_abandoned(folder.parent)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
         shutil.copyfile(program.path, building / NAME)
