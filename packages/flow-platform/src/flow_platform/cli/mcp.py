@@ -26,6 +26,11 @@ class Action(StrEnum):
     REMOVE = "remove"
 
 
+def _add(flag: str, said: str, **bounds: Any) -> Any:
+    """An option of `flow mcp add`."""
+    return typer.Option(flag, help=f"add: {said}", show_default=False, **bounds)
+
+
 @with_connection
 def mcp(
     connection: Connection,
@@ -39,28 +44,15 @@ def mcp(
             show_default=False,
         ),
     ] = None,
-    http: Annotated[str | None, typer.Option("--http", help="add: the server's address.", show_default=False)] = None,
-    header: Annotated[Words | None, typer.Option("--header", help="add: 'NAME: VALUE'.", show_default=False)] = None,
-    package: Annotated[
-        Words | None, typer.Option("--package", help="add: a package that COMMAND needs.", show_default=False)
-    ] = None,
-    env: Annotated[
-        Words | None, typer.Option("--env", help="add: NAME=VALUE, a variable of COMMAND.", show_default=False)
-    ] = None,
-    secret: Annotated[
-        Words | None,
-        typer.Option("--secret", help="add: a secret that is a variable of COMMAND.", show_default=False),
-    ] = None,
-    network: Annotated[
-        Words | None, typer.Option("--network", help="add: a host that COMMAND may connect to.", show_default=False)
-    ] = None,
+    http: Annotated[str | None, _add("--http", "the server's address.")] = None,
+    header: Annotated[Words | None, _add("--header", "'NAME: VALUE'.")] = None,
+    package: Annotated[Words | None, _add("--package", "a package that COMMAND needs.")] = None,
+    env: Annotated[Words | None, _add("--env", "NAME=VALUE, a variable of COMMAND.")] = None,
+    secret: Annotated[Words | None, _add("--secret", "a secret that is a variable of COMMAND.")] = None,
+    network: Annotated[Words | None, _add("--network", "a host that COMMAND may connect to.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="add: seconds for one answer.", min=0.1)] = 60.0,
-    memory_mb: Annotated[
-        int | None, typer.Option("--memory-mb", help="add: memory of a call's container.", min=16, show_default=False)
-    ] = None,
-    isolation: Annotated[
-        str | None, typer.Option("--isolation", help="add: of a call's container.", show_default=False)
-    ] = None,
+    memory_mb: Annotated[int | None, _add("--memory-mb", "memory of a call's container.", min=16)] = None,
+    isolation: Annotated[str | None, _add("--isolation", "of a call's container.")] = None,
     given: Annotated[str, typer.Option("--input", "-i", help="call: JSON, @FILE, or -.", metavar="JSON")] = "{}",
     ring: Annotated[str, typer.Option(help="add, refresh, call: in this ring.", envvar="FLOW_RING")] = "dev",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
