@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from flow_platform.hostile import escape, exhaustion, frames, neighbours
+from flow_platform.hostile import escape, exhaustion
 from flow_platform.hostile.answer import Answer, Verdict, leaks
 from flow_platform.hostile.attempt import Attempt
 from flow_platform.hostile.box import Box
@@ -24,12 +24,8 @@ from tests.support.sandbox_cache import sandbox_cache
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
-LONG = {"the same memory twice", "live for ever", "results and events", "fuzz the harness's socket"}
-ATTEMPTS = tuple(
-    attempt
-    for attempt in (*escape.ATTEMPTS, *neighbours.ATTEMPTS, *exhaustion.ATTEMPTS, *frames.ATTEMPTS)
-    if attempt.name not in LONG
-)
+SHORT = {"processes", "memory", "disk", "processor time"}
+ATTEMPTS = (*escape.ATTEMPTS, *(attempt for attempt in exhaustion.ATTEMPTS if attempt.name in SHORT))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
