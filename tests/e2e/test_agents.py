@@ -61,12 +61,26 @@ async def test_its_events_come_in_the_order_of_what_happened(ring: AgentRing) ->
     execution_id = await ring.begin(agent["slug"], "Weather!")
     seen = [event async for event in ring.follow(execution_id)]
 
-    told = [(name, data) for name, data in seen if name in ("message", "chunk", "tool_call", "done", "error")]
+    told = first_told(seen)
     assert [name for name, _ in told] == ["message", *["tool_call"] * 2, *["chunk"] * 3, "message", "done"]
     assert told[0][1] == {"turn": 0, "role": "user", "text": "Weather!"}
     assert [data["status"] for name, data in told if name == "tool_call"] == ["called", "completed"]
     assert "".join(data["text"] for name, data in told if name == "chunk") == "one two three"
     assert told[-2][1]["text"] == told[-1][1]["output"] == "one two three"
+
+
+def first_told(events: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Without what is told of a tool call again: on a slow machine the agent gives its container back meanwhile."""
+    told: list[tuple[str, Any]] = []
+    known: set[tuple[str, str]] = set()
+    for name, data in events:
+        if name == "tool_call":
+            if (key := (data["tool_call_id"], data["status"])) in known:
+                continue
+            known.add(key)
+        if name in ("message", "chunk", "tool_call", "done", "error"):
+            told.append((name, data))
+    return told
 
 
 async def test_a_declared_agent_answers_with_its_type(ring: AgentRing, platform: Platform) -> None:
