@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from flow_platform.bootstrap import make_sandbox
 from flow_platform.cli import output
-from flow_platform.domain.errors import FlowError
+from flow_platform.domain.errors import FlowError, InvalidInput
+from flow_sdk.wire.isolation import DEFAULT, Isolation
 
 if TYPE_CHECKING:
     from flow_platform.sandbox.base import Check
     from flow_platform.settings import Settings
 
-COLORS: Final = {"ok": "green", "weak": "yellow", "missing": "red"}
+COLORS: Final = {"ok": "green", "weak": "yellow", "missing": "red", "off": "yellow"}
 PYTHONS: Final = ((3, 11), (3, 13))
 FREE_BYTES_WANTED: Final = 2 << 30  # Environments of a few components, streams, logs.
 FREE_BYTES_NEEDED: Final = 256 << 20
@@ -34,6 +36,9 @@ def doctor(
     hostile: Annotated[
         bool, typer.Option("--hostile", help="Try to break out, on this machine: about a minute.")
     ] = False,
+    isolation: Annotated[
+        str, typer.Option(help="With --hostile, what is tried: namespaces, docker, gvisor or process.")
+    ] = DEFAULT.value,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Checks this machine: sandbox, cgroups, NATS, database, port, Python. Exits with 1 when something is missing.
@@ -52,7 +57,9 @@ def doctor(
     if hostile:
         from flow_platform.cli.hostile import try_everything
 
-        if not try_everything(settings, as_json=as_json):
+        if isolation not in set(Isolation):
+            raise InvalidInput(f"--isolation {isolation!r}: expected one of {', '.join(Isolation)}")
+        if not try_everything(settings, Isolation(isolation), as_json=as_json):
             raise typer.Exit(1)
         return
     checks = examine(settings)
@@ -70,9 +77,9 @@ def doctor(
 
 
 def examine(settings: Settings) -> list[Check]:
-    """All checks, the sandbox's last."""
+    """All checks, those of the isolations last."""
     own: tuple[Callable[[Settings], Check], ...] = (_python, _uv, _nats_server, _data, _database, _port)
-    return [check(settings) for check in own] + _sandbox(settings)
+    return [check(settings) for check in own] + asyncio.run(_isolations(settings))
 
 
 def _python(_: Settings) -> Check:
@@ -173,7 +180,20 @@ def _port(settings: Settings) -> Check:
         return Check("port", "missing", f"{settings.host}: {error}", "check --host")
 
 
-def _sandbox(settings: Settings) -> list[Check]:
-    from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
+async def _isolations(settings: Settings) -> list[Check]:
+    """What this machine can do of each rung; all that is known of those that are offered."""
+    found: list[Check] = []
+    for isolation in Isolation:
+        checks = await make_sandbox(isolation, settings, pool_size=0).check()
+        found += checks if isolation in settings.offered else [_not_offered(isolation, checks, settings)]
+    return found
 
-    return asyncio.run(NamespacesSandbox(settings.cache_dir).check())
+
+def _not_offered(isolation: Isolation, checks: list[Check], settings: Settings) -> Check:
+    from flow_platform.sandbox.base import Check
+
+    worst = next((check for check in checks if check.level in ("missing", "off")), None)
+    if worst is not None:
+        return Check(isolation.value, "off", f"not offered, and not possible here: {worst.message}", worst.hint)
+    message = f"not offered (FLOW_ISOLATIONS={settings.isolations}), but possible here: what demands it stays queued"
+    return Check(isolation.value, "off", message, f"FLOW_ISOLATIONS={settings.isolations},{isolation.value}")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,13 +25,16 @@ _UP_UNTIL_PARENT_DIES: Final = "import ctypes; ctypes.CDLL(None).prctl(1, 15, 0,
 
 
 @contextlib.contextmanager
-def running_platform(folder: Path, *arguments: str, keep: bool = False) -> Generator[dict[str, Any]]:
+def running_platform(
+    folder: Path, *arguments: str, keep: bool = False, settings: Mapping[str, str] | None = None
+) -> Generator[dict[str, Any]]:
     """`flow up` over `folder`/data; gives the document of its ready file, and stops it at the end.
 
     Args:
         folder: Also gets what `flow up` says, in `up.log`.
         arguments: More of them for `flow up`.
         keep: Leave it running, unless the block raises.
+        settings: As variables; of its surroundings it gets none.
 
     Raises:
         FlowError: It did not start; with what it said.
@@ -41,6 +44,7 @@ def running_platform(folder: Path, *arguments: str, keep: bool = False) -> Gener
     command = [sys.executable, "-P", "-c", _UP if keep else _UP_UNTIL_PARENT_DIES, "up", "--port", "0"]
     command += ["--data", str(folder / "data"), "--ready-file", str(ready), *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment |= settings or {}
     with words.open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from flow_platform.cli import output
 from flow_platform.cli.embedded import running_platform
+from flow_platform.settings import variable_of
+from flow_sdk.wire.isolation import DEFAULT, Isolation
 
 if TYPE_CHECKING:
     from flow_platform.hostile.answer import Answer
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
 COLORS = {"leaked": "red", "weak": "yellow", "refused": "green"}
 
 
-def try_everything(settings: Settings, *, as_json: bool) -> bool:
+def try_everything(settings: Settings, isolation: Isolation, *, as_json: bool) -> bool:
     """Tries all attempts, at a sandbox and at a platform of its own in a temporary folder.
+
+    Args:
+        isolation: The rung that is tried. What it does not promise is said, and not tried.
 
     Returns:
         Whether nothing leaked.
@@ -33,12 +38,12 @@ def try_everything(settings: Settings, *, as_json: bool) -> bool:
 
     began = time.monotonic()
     with planted() as canaries, tempfile.TemporaryDirectory(prefix="flow-hostile-", ignore_cleanup_errors=True) as name:
-        output.say("trying a sandbox ...")
-        tried = asyncio.run(_try_box(settings, canaries))
+        output.say(f"trying a sandbox: {isolation.value} ...")
+        tried = asyncio.run(_try_box(settings, canaries, isolation))
         output.say("trying a platform of two organizations ...")
-        with running_platform(Path(name)) as document:
-            tried += asyncio.run(_try_world(document, Path(name, "data"), canaries))
-    table = rows(tried)
+        with running_platform(Path(name), settings=platform_settings(settings, isolation)) as document:
+            tried += asyncio.run(_try_world(document, Path(name, "data"), canaries, isolation))
+    table = rows(tried, isolation)
     if as_json:
         output.emit_json([_document(row) for row in table])
     else:
@@ -46,20 +51,37 @@ def try_everything(settings: Settings, *, as_json: bool) -> bool:
     return not any(row.verdict == "leaked" for row in table)
 
 
-async def _try_box(settings: Settings, canaries: Canaries) -> list[Answer]:
+def platform_settings(settings: Settings, isolation: Isolation) -> dict[str, str]:
+    """Of a platform whose runner offers that rung; the default one as well, where everything else is built."""
+    offered = sorted({DEFAULT, isolation})
+    kept = {variable_of(name): str(getattr(settings, name)) for name in ("docker_host", "docker_image", "runsc")}
+    return {
+        **{name: value for name, value in kept.items() if value and value != "None"},
+        variable_of("cache_dir"): str(settings.cache_dir),
+        variable_of("isolations"): ",".join(offered),
+        variable_of("unsafe_processes"): str(isolation is Isolation.PROCESS),
+    }
+
+
+async def _try_box(settings: Settings, canaries: Canaries, isolation: Isolation) -> list[Answer]:
+    from flow_platform.bootstrap import make_sandbox
+    from flow_platform.hostile.rungs import AT_ONCE, promised
+    from flow_platform.hostile.suite import AT_ONCE as USUAL
     from flow_platform.hostile.suite import BOX_ATTEMPTS, box_around, try_all
-    from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 
-    async with box_around(NamespacesSandbox(settings.cache_dir, pool_size=settings.pool_size), canaries) as box:
-        return await try_all(BOX_ATTEMPTS, box)
+    async with box_around(make_sandbox(isolation, settings), canaries) as box:
+        return await try_all(promised(BOX_ATTEMPTS, isolation), box, AT_ONCE.get(isolation, USUAL))
 
 
-async def _try_world(document: Mapping[str, Any], folder: Path, canaries: Canaries) -> list[Answer]:
+async def _try_world(
+    document: Mapping[str, Any], folder: Path, canaries: Canaries, isolation: Isolation
+) -> list[Answer]:
+    from flow_platform.hostile.rungs import promised
     from flow_platform.hostile.suite import WORLD_ATTEMPTS, try_all
     from flow_platform.hostile.world import world_of
 
-    async with world_of(document, folder, canaries) as world:
-        return await try_all(WORLD_ATTEMPTS, world)
+    async with world_of(document, folder, canaries, isolation) as world:
+        return await try_all(promised(WORLD_ATTEMPTS, isolation), world)
 
 
 def _document(row: Row) -> dict[str, Any]:
@@ -84,4 +106,6 @@ def _show(table: list[Row], seconds: float) -> None:
                 output.say(f"{word} {row.group}: {one.attempt}: {one.how}")
     tried = sum(len(row.tried) for row in table)
     leaked = sum(1 for row in table for one in row.tried if one.verdict.value == "leaked")
-    output.say(f"{tried} attempts in {seconds:.0f} s, {leaked or 'none'} leaked")
+    left_out = sum(1 for row in table if not row.is_promised)
+    unpromised = f", {left_out} of {len(table)} groups not promised and not tried" if left_out else ""
+    output.say(f"{tried} attempts in {seconds:.0f} s, {leaked or 'none'} leaked{unpromised}")

@@ -9,6 +9,8 @@ from typing import Final
 
 from flow_platform.hostile.answer import Answer, Verdict
 from flow_platform.hostile.groups import ELSEWHERE, GROUPS, section_of
+from flow_platform.hostile.rungs import NOT_PROMISED
+from flow_sdk.wire.isolation import DEFAULT, Isolation
 
 _MOST_COMMON: Final = 3
 _HOW_LENGTH: Final = 24
@@ -20,6 +22,7 @@ class Row:
 
     Attributes:
         how: By what most attempts were refused; of a group without attempts here, where it is held.
+        is_promised: By the rung that it was tried on.
     """
 
     group: int
@@ -27,25 +30,34 @@ class Row:
     title: str
     how: str
     tried: list[Answer] = field(default_factory=list[Answer])
+    is_promised: bool = True
 
     def count(self, verdict: Verdict) -> int:
         return sum(1 for answer in self.tried if answer.verdict is verdict)
 
     @property
     def verdict(self) -> str:
-        """`leaked`, `weak`, `refused`, or `elsewhere`."""
+        """`leaked`, `weak`, `refused`, `elsewhere`, or `not promised`."""
+        if not self.is_promised:
+            return "not promised"
         found = {answer.verdict for answer in self.tried}
         return next(
             (word.value for word in (Verdict.LEAKED, Verdict.WEAK, Verdict.REFUSED) if word in found), "elsewhere"
         )
 
 
-def rows(tried: Iterable[Answer]) -> list[Row]:
-    """All 48, in order."""
+def rows(tried: Iterable[Answer], isolation: Isolation = DEFAULT) -> list[Row]:
+    """All 48, in order, as tried on a rung."""
+    excused = NOT_PROMISED[isolation]
     found: dict[int, list[Answer]] = {group: [] for group in GROUPS}
     for answer in tried:
         found[answer.group].append(answer)
-    return [Row(group, section_of(group), GROUPS[group], _how(group, mine), mine) for group, mine in found.items()]
+    return [
+        Row(
+            group, section_of(group), GROUPS[group], excused.get(group) or _how(group, mine), mine, group not in excused
+        )
+        for group, mine in found.items()
+    ]
 
 
 def _how(group: int, tried: list[Answer]) -> str:

@@ -21,6 +21,7 @@ from flow_platform.hostile.canaries import Canaries, changed
 from flow_platform.hostile.source import source_of
 from flow_platform.store import open_store
 from flow_platform.store.base import SigningKey, Transaction, Workspace
+from flow_sdk.wire.isolation import DEFAULT, Isolation
 
 HOLD_SECONDS: Final = 30
 TOKEN_LIFE: Final = timedelta(hours=1)
@@ -38,6 +39,7 @@ class Tenant:
     ring_id: str
     token: str
     http: httpx.AsyncClient
+    isolation: Isolation = DEFAULT
     components: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -47,7 +49,9 @@ class Tenant:
     async def publish(self, slug: str, code: str, kind: str = "code-blocks", **fields: Any) -> str:
         """Publishes a component once; returns its id."""
         if slug not in self.components:
-            answer = await self.http.post(f"{self.path}/{kind}", json={"slug": slug, "code": code, **fields})
+            word = {} if self.isolation is DEFAULT else {"isolation": self.isolation.value}
+            body = {"slug": slug, "code": code, **word, **fields}
+            answer = await self.http.post(f"{self.path}/{kind}", json=body)
             self.components[slug] = _good(answer)["id"]
         return self.components[slug]
 
@@ -112,23 +116,28 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(document: Mapping[str, Any], folder: Path, planted: Canaries) -> AsyncGenerator[World]:
+async def world_of(
+    document: Mapping[str, Any], folder: Path, planted: Canaries, isolation: Isolation = DEFAULT
+) -> AsyncGenerator[World]:
     """Makes a second organization on a running platform over SQLite, which is the caller's to lose.
 
     Args:
         document: Of its ready file.
         folder: Its data folder.
         planted: Since before the platform was started, so that they are in its environment.
+        isolation: Of all executions; the platform's runner offers it.
     """
     base_url = str(document["base_url"])
     workspace, ring_id, token = await _second_organization(folder)
     async with _client(base_url, str(document["token"])) as one, _client(base_url, token) as two:
         rings = document["rings"]
-        first = Tenant(document["org_id"], document["workspace_id"], rings["dev"], document["token"], one)
-        second = Tenant(workspace.org_id, workspace.workspace_id, ring_id, token, two)
+        first = Tenant(document["org_id"], document["workspace_id"], rings["dev"], document["token"], one, isolation)
+        second = Tenant(workspace.org_id, workspace.workspace_id, ring_id, token, two, isolation)
         secret = f"canary-{secrets.token_urlsafe(24)}!"
         for tenant, value in ((first, secret), (second, secrets.token_urlsafe(24))):
             _good(await tenant.http.put(f"{tenant.path}/secrets/HOSTILE_SECRET", json={"value": value}))
+            ring = {"minimum_isolation": isolation.value}
+            _good(await tenant.http.patch(f"{tenant.path}/rings/{tenant.ring_id}", json=ring))
         needles = {**planted.needles(), "secret of a neighbour": changed(secret[:-1])}
         yield World(document, folder, first, second, secret, needles)
 

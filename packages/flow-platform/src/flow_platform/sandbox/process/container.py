@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from flow_platform.domain.errors import SandboxUnavailable
 from flow_platform.sandbox.base import (
     API_PORT,
     CORE_BYTES,
@@ -28,12 +29,14 @@ from flow_platform.sandbox.base import (
 )
 from flow_platform.sandbox.namespaces.frames import FrameReader
 from flow_platform.sandbox.namespaces.logs import LogReader
+from flow_platform.sandbox.process.keeper import READY
 from flow_platform.sandbox.process.kept_process import KeptProcess
 from flow_sdk.wire.harness import HEADER, Frame
 from flow_sdk.wire.runner import Limits
 
 RLIMITS: Final = {"CORE": CORE_BYTES, "NOFILE": 512}
 _BACKLOG: Final = 64
+_READY_SECONDS: Final = 60.0  # It takes 0.3 s on an idle machine.
 
 
 class ProcessContainer(OnTheMachine):
@@ -89,6 +92,16 @@ class ProcessContainer(OnTheMachine):
     @property
     def listeners(self) -> Mapping[int, socket.socket]:
         return self._listeners
+
+    async def wait_ready(self) -> None:
+        """Raises `SandboxUnavailable` with what it said when it could not be made."""
+        said = b""
+        with contextlib.suppress(TimeoutError, OSError):
+            said = await asyncio.wait_for(self._loop.sock_recv(self._channel, len(READY)), _READY_SECONDS)
+        if said != READY:
+            ended = await self.end()
+            words = b"".join(chunk.data for chunk in self._logs.drain()).decode(errors="replace").strip()
+            raise SandboxUnavailable(f"a process could not be made: {ended.ending.value}: {words[-2000:]}")
 
     async def start(self, frame: bytes, limits: Limits) -> None:
         if self._started:

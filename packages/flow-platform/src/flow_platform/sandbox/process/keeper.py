@@ -25,6 +25,10 @@ import traceback
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+HARNESS: Final = 3  # The descriptor of the socket to the runner, as in every container.
+READY: Final = b"R"
+"""What a process says before any frame: everything is imported, and it waits for START."""
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _CLEAR_SECONDS: Final = 5.0
@@ -75,10 +79,17 @@ def _become(config: dict[str, Any], control: socket.socket, parent: int) -> None
     if "argv" in config:
         os.execve(config["argv"][0], config["argv"], dict(os.environ))  # noqa: S606 - a command has no shell.
     sys.path[:] = [path for path in sys.path if path != config["source"]] + config["paths"]
-    os.set_inheritable(config["harness"], False)
+    if config["harness"] != HARNESS:
+        os.dup2(config["harness"], HARNESS)
+        os.close(config["harness"])
+    os.set_inheritable(HARNESS, False)
     from flow_sdk.harness import main as harness
+    from flow_sdk.harness.rehearsal import rehearse
 
-    harness.run(socket.socket(fileno=config["harness"]))
+    rehearse()
+    channel = socket.socket(fileno=HARNESS)
+    channel.sendall(READY)
+    harness.run(channel)
 
 
 def _watch(control: socket.socket, child: int) -> tuple[int, resource.struct_rusage]:

@@ -85,6 +85,11 @@ class ProcessSandbox:
         certificates = str(root / base.CERTIFICATES.lstrip("/"))
         container = ProcessContainer(paths, ENVIRON, certificates, self._containers.discard, proxy=spec.proxy)
         self._containers.add(container)
+        try:
+            await container.wait_ready()
+        except BaseException:
+            await container.end()
+            raise
         return container
 
     async def run_command(self, command_: base.Command, proxy_handler: object | None = None) -> base.CommandEnded:
