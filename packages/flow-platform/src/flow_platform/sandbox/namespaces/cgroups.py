@@ -39,6 +39,10 @@ class Group(Protocol):
         """That counter of `usage` alone, for a quarter of the price."""
         ...
 
+    def memory_bytes(self) -> int:
+        """What it holds now, without the files of others that it has read."""
+        ...
+
     def forget_peak(self) -> None:
         """Has `max_rss_bytes` count from now on, where the kernel can."""
         ...
@@ -260,6 +264,10 @@ class _GroupV2:
     def oom_kills(self) -> int:
         return _counter(_read(f"{self._path}/memory.events"), "oom_kill")
 
+    def memory_bytes(self) -> int:
+        stat = _read(f"{self._path}/memory.stat")
+        return _counter(stat, "anon") + _counter(stat, "shmem") + _counter(stat, "kernel")
+
     def forget_peak(self) -> None:
         return  # `memory.peak` forgets for one open file alone.
 
@@ -351,6 +359,11 @@ class _GroupV1:
 
     def oom_kills(self) -> int:
         return _counter(_read(f"{self._paths['memory']}/memory.oom_control"), "oom_kill")
+
+    def memory_bytes(self) -> int:
+        memory = self._paths["memory"]
+        stat = _read(f"{memory}/memory.stat")
+        return _counter(stat, "rss") + _counter(stat, "shmem") + int(_read(f"{memory}/memory.kmem.usage_in_bytes"))
 
     def forget_peak(self) -> None:
         _write(f"{self._paths['memory']}/memory.max_usage_in_bytes", 0)
