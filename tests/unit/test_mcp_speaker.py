@@ -157,7 +157,7 @@ SHAKES = (
     [
         ("import sys; sys.exit('no key')", "mcp_unreachable", "ended with exit code 1 before it answered 'initialize'"),
         ("import sys; sys.exit('no key')", "mcp_unreachable", "it wrote: no key"),
-        ("print('hello')", "mcp_unreachable", "ended with exit code 0"),
+        ("print('hello')", "mcp_unreachable", "exit code 0 before it answered 'initialize'; it wrote: hello"),
         (SHAKES, "mcp_timeout", "did not answer 'tools/list' within 0.3 s"),
         (f"{SHAKES}    elif 'id' in m: say(id=m['id'], result=3)", "mcp_protocol_error", "neither a result"),
         (f"{SHAKES}    elif 'id' in m: say(id=m['id'], result={{}})", "mcp_protocol_error", "listed no tools"),

@@ -120,6 +120,7 @@ class StdioTransport:
                 message = _parsed(line)
                 if message is not None:
                     return message
+                self._say(line)  # Programs print what belongs to standard error.
                 continue
             searched = len(self._buffer)
             if searched > MAX_MESSAGE_BYTES:
@@ -153,9 +154,13 @@ class StdioTransport:
         assert stream is not None  # noqa: S101
         with contextlib.suppress(OSError, ValueError):
             for line in iter(lambda: stream.readline(_CHUNK), b""):
-                text = line.decode(errors="replace").rstrip("\n")
-                self._written.append(text)
-                sys.stderr.write(f"{text}\n")
+                self._say(line)
+
+    def _say(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if text:
+            self._written.append(text)
+            sys.stderr.write(f"{text}\n")
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -173,13 +178,9 @@ def environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _parsed(line: bytes) -> Message | None:
-    """None for what is no message: programs print what belongs to standard error."""
+    """None for what is no message."""
     try:
         message: Any = json.loads(line)
     except ValueError:
-        message = None
-    if isinstance(message, dict):
-        return message  # pyright: ignore[reportUnknownVariableType] - JSON.
-    if line.strip():
-        sys.stderr.write(f"{line.decode(errors='replace')}\n")
-    return None
+        return None
+    return message if isinstance(message, dict) else None  # pyright: ignore[reportUnknownVariableType] - JSON.
