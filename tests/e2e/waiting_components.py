@@ -28,7 +28,7 @@ def doubled(data: dict) -> dict:
     return {"n": data["n"] * 2}
 
 
-@workflow(slug="sleeper-flow", timeout_seconds=60)
+@workflow(slug="sleeper-flow", timeout_seconds=4000)
 async def sleeper_flow(seconds: float) -> dict:
     began = await step("began", now)
     await sleep(seconds)
