@@ -43,6 +43,11 @@ class DockerDaemon:
         with self.client() as client:
             return [container["Id"] for container in client.get("/containers/json", params={"all": 1}).json()]
 
+    def running(self) -> list[str]:
+        """Ids of those that run."""
+        with self.client() as client:
+            return [container["Id"] for container in client.get("/containers/json").json()]
+
     def start(self) -> None:
         """Returns when it answers. It may have been started before: it keeps its images."""
         arguments = [

@@ -34,7 +34,8 @@ WAIT = "import time\ndef main():\n    print('it runs', flush=True)\n    time.sle
 
 
 def start_frame(code: str) -> bytes:
-    start: dict[str, Any] = {"mode": "run", "kind": "code_block", "code": code, "entry_point": "main", "input": {}}
+    given: dict[str, Any] = {"input_data": {}}
+    start = {"mode": "run", "kind": "code_block", "code": code, "entry_point": "main", "input": given}
     return json.dumps(start).encode()
 
 
@@ -60,16 +61,19 @@ def daemon() -> Iterator[DockerDaemon]:
 
 
 async def test_leaves_nothing_behind(docker: DockerDaemon) -> None:
-    def counts() -> tuple[int, int]:
-        return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/run").glob("flow-*")))
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     await asyncio.get_running_loop().run_in_executor(None, int)  # The loop's own threads and descriptors.
-    before, containers = counts(), set(docker.containers())
+    before, containers = descriptors(), set(docker.containers())
     async with opened(docker, pool_size=1) as sandbox:
         assert (await run_component(sandbox, HELLO)).output == "hello"
         assert set(docker.containers()) - containers
-    assert set(docker.containers()) <= containers
-    assert counts() == before
+        folder = sandbox.folder
+        assert folder.exists()
+    assert not set(docker.containers()) - containers
+    assert not folder.exists()
+    assert descriptors() == before
 
 
 @pytest.mark.asyncio(loop_scope="package")
@@ -92,11 +96,13 @@ async def test_waiting_containers_that_were_killed_are_not_handed_out(
     await docker_sandbox.warm(SPEC)
 
     async def waiting() -> list[str]:
-        return docker.containers()
+        return docker.running()
 
-    for container in await eventually(waiting, bool, 20):
-        with docker.client() as client:
+    killed = set(await eventually(waiting, bool, 20))
+    with docker.client() as client:
+        for container in killed:
             client.post(f"/containers/{container}/kill")
+    await eventually(waiting, lambda found: not killed & set(found), 20)
     assert (await run_component(docker_sandbox, HELLO)).output == "hello"
 
 

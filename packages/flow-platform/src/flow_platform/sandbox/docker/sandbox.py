@@ -39,6 +39,7 @@ from flow_sdk.wire.runner import Limits
 logger = logging.getLogger(__name__)
 
 _READY_SECONDS: Final = 60.0  # An idle machine takes 0.7 s.
+_LOOK_SECONDS: Final = 0.5
 _PORTS: Final = (base.API_PORT, base.NATS_PORT, base.PROXY_PORT)
 _REAPER_SECONDS: Final = 5.0
 _NO_SUCH_IMAGE: Final = "build or pull it where the engine runs; without FLOW_DOCKER_IMAGE the platform makes its own"
@@ -105,6 +106,11 @@ class DockerSandbox:
     @property
     def is_open(self) -> bool:
         return self._opened is not None
+
+    @property
+    def folder(self) -> Path:
+        """Of the sockets of its containers."""
+        return self._now().folder
 
     @property
     def engine(self) -> EngineApi:
@@ -286,20 +292,24 @@ class DockerSandbox:
         arriving = asyncio.ensure_future(
             way_in.arrive(identity, _PORTS, kind.modules, environment=bool(kind.environment), streams=streams)
         )
-        ending = asyncio.ensure_future(opened.engine.wait(identity, _READY_SECONDS))
         try:
-            await asyncio.wait({arriving, ending}, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(_READY_SECONDS):
+                # Looked at now and then: a request that waits for its end would have to be cut off each time.
+                while not arriving.done() and await _is_running(opened.engine, identity):
+                    await asyncio.wait({arriving}, timeout=_LOOK_SECONDS)
             if arriving.done() and arriving.exception() is None:
                 return arriving.result()
-            said = ""
-            with contextlib.suppress(SandboxUnavailable):
-                said = await opened.engine.said(identity)
-            reason = str(arriving.exception() or "") if arriving.done() else "it ended, or was not ready in time"
-            raise SandboxUnavailable(f"a container could not be made: {reason}: {said}".rstrip(": "))
-        finally:
-            for task in (arriving, ending):
-                task.cancel()
-            await asyncio.gather(arriving, ending, return_exceptions=True)
+            reason = str(arriving.exception()) if arriving.done() else "it ended before it was ready"
+        except TimeoutError:
+            reason = f"it was not ready within {_READY_SECONDS:g} s"
+        except BaseException:
+            await _leave(arriving)
+            raise
+        await _leave(arriving)
+        said = ""
+        with contextlib.suppress(SandboxUnavailable):
+            said = await opened.engine.said(identity)
+        raise SandboxUnavailable(f"a container could not be made: {reason}: {said}".rstrip(": "))
 
     def _forget(self, container: DockerContainer, user: int) -> None:
         if self._opened is not None:
@@ -395,6 +405,18 @@ def _start_reaper(socket_path: str, owner: leftovers.Owner, folder: Path) -> sub
         env={},
         start_new_session=True,
     )
+
+
+async def _is_running(engine: EngineApi, identity: str) -> bool:
+    return bool((await engine.inspect(identity))["State"]["Running"])
+
+
+async def _leave(arriving: asyncio.Future[entrance.Arrived]) -> None:
+    """Nobody takes who arrives, or has arrived in this moment."""
+    arriving.cancel()
+    await asyncio.gather(arriving, return_exceptions=True)
+    if not arriving.cancelled() and arriving.exception() is None:
+        arriving.result().close()
 
 
 def _check_python(kind: _Kind, arrived: entrance.Arrived) -> None:
