@@ -76,24 +76,28 @@ def rings(
     if create and order is None:
         raise InvalidInput("--create: expected --order, too; flow rings shows those of the others")
     with Remote(connection) as remote:
-        if ring is not None:
+        if ring is None:
+            shown = remote.get("/rings")["items"]
+        else:
             nothing: dict[str, Any] = {"env": {}, "rollback": None}
             known = nothing if create else _ring(remote, ring)
             if rule or no_rollback:
                 change["rollback"] = None if no_rollback else {**(known["rollback"] or {}), **rule}
             if set_ or unset:
                 change["env"] = _variables(known["env"], set_ or [], unset or [])
-            if create:
-                shown = [remote.post("/rings", {"name": ring, **change})[1]]
-            else:
-                shown = [remote.patch(f"/rings/{known['id']}", change) if change else known]
-        else:
-            shown = remote.get("/rings")["items"]
+            shown = [_changed(remote, ring, None if create else known, change)]
     if as_json:
         output.emit_json(shown)
         return
     columns = ("ring", "order", "auto-deploy", "approval", "rolls back by itself", "isolation", "variables", "id")
     output.show_table(columns, [_ring_row(each) for each in shown])
+
+
+def _changed(remote: Remote, name: str, known: dict[str, Any] | None, change: dict[str, Any]) -> dict[str, Any]:
+    """The ring as it is then; made where there was none."""
+    if known is None:
+        return remote.post("/rings", {"name": name, **change})[1]
+    return remote.patch(f"/rings/{known['id']}", change) if change else known
 
 
 @with_connection

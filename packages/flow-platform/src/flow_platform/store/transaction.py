@@ -9,6 +9,7 @@ from flow_platform.store.audit import AuditRows
 from flow_platform.store.audit_table import AuditTable
 from flow_platform.store.budgets import BudgetRows
 from flow_platform.store.catalog import CatalogRows
+from flow_platform.store.checkpoint_table import CheckpointTable
 from flow_platform.store.checkpoints import CheckpointRows
 from flow_platform.store.connection import Connection
 from flow_platform.store.credential_table import CredentialTable
@@ -27,6 +28,7 @@ from flow_platform.store.policy_cache import PolicyCache
 from flow_platform.store.policy_table import PolicyTable
 from flow_platform.store.rollout_port import RolloutTable
 from flow_platform.store.rollouts import RolloutRows
+from flow_platform.store.runner_table import RunnerTable
 from flow_platform.store.runners import RunnerRows
 from flow_platform.store.schedule_table import ScheduleTable
 from flow_platform.store.schedules import ScheduleRows
@@ -43,11 +45,11 @@ from flow_platform.store.version_cache import VersionCache
 class SqlTransaction:
     def __init__(self, connection: Connection, policies: PolicyCache, versions: VersionCache) -> None:
         self.executions: base.ExecutionTable = ExecutionRows(connection)
-        self.checkpoints: base.CheckpointTable = CheckpointRows(connection)
+        self.checkpoints: CheckpointTable = CheckpointRows(connection)
         self.catalog: base.CatalogTable = CatalogRows(connection, versions)
         self.rollouts: RolloutTable = RolloutRows(connection)
         self.tenancy: base.TenancyTable = TenancyRows(connection)
-        self.runners: base.RunnerTable = RunnerRows(connection)
+        self.runners: RunnerTable = RunnerRows(connection)
         self.schedules: ScheduleTable = ScheduleRows(connection)
         self.secrets: SecretTable = SecretRows(connection)
         self.api_keys: ApiKeyTable = ApiKeyRows(connection)
