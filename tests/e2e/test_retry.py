@@ -59,17 +59,21 @@ def _ended(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def test_dead_letters_are_listed_mended_and_retried(platform: Platform, broken: Path) -> None:
+    publish(platform, broken, "raise ValueError('broken ' + name)")
     ids = [ended(platform, "code-blocks/fragile", name=name) for name in ("Ada", "Bob")]
+    version = shown(platform, ids[0])["component"]["version"]
     table = platform.flow("dead-letter")
     assert table.returncode == 0, table.stderr
     assert table.stdout.splitlines()[0].split() == ["ID", "COMPONENT", "RING", "ATTEMPTS", "AGE", "LAST", "ERROR"]
     [line] = [line for line in table.stdout.splitlines() if line.startswith(ids[0])]
-    assert line.split()[1:5] == ["code-blocks/fragile", "v1", "dev", "2"]
+    assert line.split()[1:5] == ["code-blocks/fragile", f"v{version}", "dev", "2"]
     assert "ValueError: broken Ada" in line
     publish(platform, broken, "return 'mended ' + name")
     [one] = platform.output_of("dead-letter", "retry", ids[0], "--version", "active", "--json")
-    assert shown(platform, one["retried_as_execution_id"])["output"] == "mended Ada"
-    chosen = ("dead-letter", "retry", "--component", "code-blocks/fragile", "--version", "2")
+    mended = shown(platform, one["retried_as_execution_id"])
+    assert mended["output"] == "mended Ada"
+    newer = str(mended["component"]["version"])
+    chosen = ("dead-letter", "retry", "--component", "code-blocks/fragile", "--version", newer)
     preview = platform.flow(*chosen)
     assert preview.returncode == 1
     assert "say --yes" in preview.stderr

@@ -26,9 +26,9 @@ from flow_platform.domain.principal import Role
 from tests.contract.api.hands import HOUR
 from tests.support.two_organizations import World, two_organizations
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EXAMPLES = 6
+EXAMPLES = 4
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -85,8 +85,8 @@ def test_every_answer_to_whatever_is_asked_is_described(served: _Served) -> None
         problems += fuzz(served, operation, statuses)
     assert not problems, "\n\n".join(problems)
     assert len(operations) > 150
-    assert statuses[422] > 100, statuses
-    assert sum(count for status, count in statuses.items() if status < 300) > 100, statuses
+    assert statuses[422] > 40, statuses
+    assert sum(count for status, count in statuses.items() if status < 300) > 60, statuses
 
 
 def fuzz(served: _Served, operation: Any, statuses: dict[int, int]) -> list[str]:

@@ -49,8 +49,9 @@ async def found(cache: Path, attempts: tuple[Attempt[Box], ...], name: str) -> l
 
 def with_changed_jail(patch: Patch, folder: Path, *changes: tuple[str, str, str]) -> None:
     """Containers are made of a copy of what runs inside the jail, with changes: file, old text, new text."""
-    copy = folder / "jail"
-    shutil.copytree(Path(str(template.__file__)).parent, copy)
+    original = Path(str(template.__file__)).parent
+    shutil.copytree(original.parent, folder / "sandbox")  # What runs beside the jail is part of it, too.
+    copy = folder / "sandbox" / original.name
     for name, old, new in changes:
         text = (copy / name).read_text()
         assert text.count(old) == 1, (name, old)

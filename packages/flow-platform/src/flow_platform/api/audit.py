@@ -67,7 +67,7 @@ class AuditRoutes:
                 tag=_TAG,
                 answers={200: "One entry a line: `org_id`, `sequence`, `text`, `hash`; CSV has a header row"},
                 parameters=[after, Parameter("format", "Of the answer.", {"enum": ["jsonl", "csv"]})],
-                media_type="application/x-ndjson",
+                media_type="application/x-ndjson, text/csv",
             ),
         ]
 

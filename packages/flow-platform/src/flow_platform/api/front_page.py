@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _STYLE: Final = "body{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:4rem auto;padding:0 1rem}"
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _POLICY: Final = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; frame-ancestors 'none'; form-action "
 )
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -71,7 +71,8 @@ class FrontPage:
 
     async def page(self, request: Request) -> Response:
         text = _page().replace("{person}", await self._person(request))
-        return Response(text, 200, {"Content-Security-Policy": _POLICY}, "text/html")
+        policy = _POLICY + ("'self'" if self._engine.logins.names else "'none'")  # To sign out.
+        return Response(text, 200, {"Content-Security-Policy": policy}, "text/html")
 
     async def _person(self, request: Request) -> str:
         if not self._engine.logins.names:

@@ -95,7 +95,7 @@ def _response(route: Route, status: int, answer: type[BaseModel] | str) -> dict[
         return {"description": route.summary, "content": _content(answer)}
     if status in _WITHOUT_BODY:
         return {"description": answer}
-    return {"description": answer, "content": {route.media_type: {"schema": {}}}}
+    return {"description": answer, "content": {one: {"schema": {}} for one in route.media_type.split(", ")}}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Route:
         answers: By status: the model of the body, or a description when there is none.
         body: The model of the request's body.
         parameters: Of query and headers.
-        media_type: Of the answers that have no model.
+        media_type: Of the answers that have no model; several with ", " between them.
     """
 
     method: str

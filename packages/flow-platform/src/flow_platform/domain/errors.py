@@ -6,6 +6,7 @@ FlowError
 ├── Unauthenticated         unauthenticated, token_expired, token_invalid 401
 ├── Forbidden               forbidden 403
 ├── NotFound                not_found 404          also everything of another tenant
+│   └── OtherTenant         the same, in every respect
 ├── Conflict                conflict 409           not_deployed, idempotency_key_reused, illegal_transition
 │   └── IllegalTransition
 ├── RateLimited             rate_limited 429       retry_after

@@ -15,7 +15,7 @@ REFUSALS: Final = frozenset({401, 403, 404})
 _UNKNOWN: Final = str(uuid.UUID(int=1))
 _ECHO: Final = "def main(number: int = 1) -> int:\n    return number\n"
 _PUBLIC: Final = re.compile(
-    r"/api/v1/(openapi\.json|auth/refresh|auth/whoami)$|^/(health|ready|metrics|\.well-known|$)"
+    r"/api/v1/(openapi\.json|auth/refresh|auth/whoami)$|^/(health|ready|metrics|login|logout$|\.well-known|$)"
 )
 _LOOP: Final = """
 import os
@@ -120,8 +120,8 @@ async def _from_inside(world: World) -> list[Answer]:
 
 
 def _is_its_own(method: str, path: str, whose: str) -> bool:
-    """What an execution may do in its workspace: start others below it, and call models."""
-    starts = method == "POST" and path.endswith("/{component_id}/executions")
+    """What an execution may do in its workspace: start others below it, call registered tools, and call models."""
+    starts = method == "POST" and path.endswith(("/{component_id}/executions", "/{server_id}/calls"))
     return "/gateway/" in path or (whose == "a neighbour" and (starts or "/execute" in path.rpartition("/")[2]))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -96,7 +97,8 @@ class DockerContainer:
 
     @property
     def is_alive(self) -> bool:
-        return self._learning is None and not self._exited.done()
+        """Asked of the kernel: the event loop may not have heard of its end yet."""
+        return self._learning is None and not self._exited.done() and not _has_ended(self._pidfd)
 
     def close_way_out(self) -> None:
         """For a component that declared no network: nobody listens on that port any more."""
@@ -267,6 +269,12 @@ class DockerContainer:
         if not self._frames.dropped_events:
             return ""
         return f"[flow] {self._frames.dropped_events} more events were dropped: the limit on events was reached\n"
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _from_engine(code: int | None) -> tuple[int | None, int | None]:
