@@ -339,4 +339,4 @@ def mount(folder: Path, options: str) -> bool:
 
 
 def unmount(folder: Path) -> None:
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # Its last user may still be ending.

@@ -211,6 +211,7 @@ async def test_a_graph_wakes_the_code_that_gave_its_container_back(stage: Stage)
     assert (again.execution_id, again.attempt) == (code.id, 2)
 
 
+@pytest.mark.timeout(300)
 async def test_a_wide_graph_starts_and_joins_once(store: Store) -> None:
     bench = await GraphBench.over(store)
     names = [f"n{number}" for number in range(498)]

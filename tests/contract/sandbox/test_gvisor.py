@@ -92,7 +92,8 @@ async def test_leaves_nothing_behind() -> None:
 
     def counts() -> tuple[int, int, int]:
         descriptors = len(list(Path("/proc/self/fd").iterdir()))
-        mounts = len(Path("/proc/self/mountinfo").read_text().splitlines())
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = sum("docker" not in line for line in lines)  # An engine of other tests mounts when it likes.
         return descriptors, mounts, len(children_of(os.getpid()))
 
     await asyncio.get_running_loop().run_in_executor(None, int)  # The loop's own threads and descriptors.

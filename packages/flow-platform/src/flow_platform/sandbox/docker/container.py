@@ -100,6 +100,11 @@ class DockerContainer:
         """Asked of the kernel: the event loop may not have heard of its end yet."""
         return self._learning is None and not self._exited.done() and not _has_ended(self._pidfd)
 
+    @property
+    def is_freed(self) -> bool:
+        """Whether it has ended, and whoever had it knows: nothing of it is open any more."""
+        return self._closed
+
     def close_way_out(self) -> None:
         """For a component that declared no network: nobody listens on that port any more."""
         listener = self._listeners.pop(PROXY_PORT, None)

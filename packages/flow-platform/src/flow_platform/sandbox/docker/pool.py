@@ -45,8 +45,7 @@ class Pool:
     @property
     def is_idle(self) -> bool:
         """No container is out in use."""
-        self._out = {container for container in self._out if container.is_alive}
-        return not self._out
+        return not any(container.is_alive for container in self._out)
 
     def warm(self) -> None:
         """Begins to fill, in the background."""
@@ -58,7 +57,7 @@ class Pool:
         """The one that waits longest, or a new one."""
         self.used_at = time.monotonic()
         container = await self._from_waiting() or await self._make()
-        self._out = {one for one in self._out if one.is_alive} | {container}
+        self._out = {one for one in self._out if not one.is_freed} | {container}
         self._failures = 0
         self._refill()
         return container

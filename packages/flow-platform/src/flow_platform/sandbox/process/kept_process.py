@@ -87,7 +87,7 @@ class KeptProcess:
 
     def _on_report(self) -> None:
         try:
-            message = self._control.recv(4096)
+            message = self._received()
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -99,6 +99,13 @@ class KeptProcess:
             self.exited.set_result((report["exit"], used))
         else:
             self.exited.set_result((signal.SIGKILL, Usage()))
+
+    def _received(self) -> bytes:
+        try:
+            return self._control.recv(4096)
+        except ConnectionResetError:
+            # It ended with a word of ours unread. The kernel tells that once, and first; its report is behind it.
+            return self._control.recv(4096)
 
     async def free(self) -> None:
         """Once it has exited: waits for the keeper, too."""
