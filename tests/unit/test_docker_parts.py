@@ -44,8 +44,9 @@ def test_the_profile_allows_nothing_that_only_sets_containers_up() -> None:
 
 
 def test_containers_are_abandoned_by_dead_makers_and_earlier_processes_of_the_runner_alone() -> None:
-    owner = leftovers.this_process("mine")
-    place, _, started = owner.name.split("-")
+    owner = leftovers.new_owner("mine")
+    other = leftovers.new_owner("")
+    place, _, started, _ = owner.name.split("-")
 
     def container(name: str, maker: str, runner: str = "") -> dict[str, Any]:
         labels = {leftovers.OWNER_LABEL: maker} | ({leftovers.RUNNER_LABEL: runner} if runner else {})
@@ -54,10 +55,11 @@ def test_containers_are_abandoned_by_dead_makers_and_earlier_processes_of_the_ru
     found = leftovers.abandoned(
         [
             container("own", owner.name, "mine"),
-            container("another living process's", f"{place}-{os.getppid()}-{_started(os.getppid())}"),
-            container("dead process's", f"{place}-{os.getpid()}-{int(started) + 1}"),
-            container("out of sight", "elsewhere-1-1", "other"),
-            container("earlier process of this runner's", "elsewhere-1-1", "mine"),
+            container("another sandbox's of this process", other.name),
+            container("another living process's", f"{place}-{os.getppid()}-{_started(os.getppid())}-1"),
+            container("dead process's", f"{place}-{os.getpid()}-{int(started) + 1}-1"),
+            container("out of sight", "elsewhere-1-1-1", "other"),
+            container("earlier process of this runner's", "elsewhere-1-1-1", "mine"),
         ],
         owner,
     )

@@ -89,21 +89,29 @@ async def test_a_killed_container_is_told_as_crashed(docker: DockerDaemon, docke
     assert [kind async for kind, _ in container.frames()] == [Frame.STARTED]
 
 
-@pytest.mark.asyncio(loop_scope="package")
-async def test_waiting_containers_that_were_killed_are_not_handed_out(
-    docker: DockerDaemon, docker_sandbox: DockerSandbox
-) -> None:
-    await docker_sandbox.warm(SPEC)
+async def test_waiting_containers_that_were_killed_are_replaced(docker: DockerDaemon) -> None:
+    before = set(docker.running())
 
-    async def waiting() -> list[str]:
-        return docker.running()
+    async def waiting() -> set[str]:
+        return set(docker.running()) - before
 
-    killed = set(await eventually(waiting, bool, 20))
-    with docker.client() as client:
-        for container in killed:
-            client.post(f"/containers/{container}/kill")
-    await eventually(waiting, lambda found: not killed & set(found), 20)
-    assert (await run_component(docker_sandbox, HELLO)).output == "hello"
+    async with opened(docker, pool_size=2) as sandbox:
+        await sandbox.warm(SPEC)
+        killed = await eventually(waiting, lambda found: len(found) == 2, 20)
+        with docker.client() as client:
+            for container in killed:
+                client.post(f"/containers/{container}/kill")
+        await eventually(waiting, lambda found: len(found - killed) == 2, 20)
+        assert (await run_component(sandbox, HELLO)).output == "hello"
+
+
+async def test_a_sandbox_that_closes_takes_no_containers_of_another_along(docker: DockerDaemon) -> None:
+    async with opened(docker) as sandbox:
+        container = await sandbox.acquire(SPEC)
+        async with opened(docker) as other:
+            assert (await run_component(other, HELLO)).output == "hello"
+        assert container.is_alive
+        assert (await container.end()).ending is Ending.KILLED
 
 
 async def test_a_missing_image_is_said(docker: DockerDaemon) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 OWNER_LABEL: Final = "flow.owner"
-"""The process that made it: its namespace, its id and when it started. All of ours have it."""
+"""The sandbox that made it: its process's namespace, id and start, and a word of its own. All of ours have it."""
 
 RUNNER_LABEL: Final = "flow.runner"
 FOLDER_LABEL: Final = "flow.folder"
@@ -18,7 +19,7 @@ FOLDER_LABEL: Final = "flow.folder"
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that this is.
+    """One sandbox of this process: another one's containers are not its own.
 
     Attributes:
         runner: Id of the runner, stable over restarts; empty: none.
@@ -32,8 +33,8 @@ class Owner:
         return {OWNER_LABEL: self.name} | ({RUNNER_LABEL: self.runner} if self.runner else {})
 
 
-def this_process(runner: str) -> Owner:
-    return Owner(f"{_namespace()}-{os.getpid()}-{_started(os.getpid())}", runner)
+def new_owner(runner: str) -> Owner:
+    return Owner(f"{_namespace()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}", runner)
 
 
 def abandoned(containers: Iterable[Mapping[str, Any]], owner: Owner) -> list[Mapping[str, Any]]:
@@ -55,7 +56,8 @@ def abandoned(containers: Iterable[Mapping[str, Any]], owner: Owner) -> list[Map
 
 def _may_live(maker: str) -> bool:
     namespace, _, rest = maker.partition("-")
-    process, _, started = rest.partition("-")
+    process, _, rest = rest.partition("-")
+    started = rest.partition("-")[0]
     if namespace != _namespace():
         return True
     try:

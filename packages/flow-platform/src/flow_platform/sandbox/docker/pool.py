@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from flow_platform.domain.errors import SandboxUnavailable
@@ -62,6 +62,13 @@ class Pool:
         self._refill()
         return container
 
+    def on_ended(self, container: DockerContainer) -> None:
+        """Another one takes the place of a waiting one that somebody killed, or that the engine took along."""
+        if container in self._waiting:
+            self._waiting.remove(container)
+            self._run(container.wait())  # Frees what it holds.
+            self._refill()
+
     async def close(self) -> None:
         self._is_closed = True
         for task in list(self._tasks):
@@ -86,9 +93,7 @@ class Pool:
             and self._filling < min(_AT_ONCE, self._size - len(self._waiting))
         ):
             self._filling += 1
-            task = asyncio.ensure_future(self._fill_one())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._run(self._fill_one())
 
     async def _fill_one(self) -> None:
         try:
@@ -102,3 +107,8 @@ class Pool:
         finally:
             self._filling -= 1
         self._refill()
+
+    def _run(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -132,7 +132,7 @@ class DockerSandbox:
         folder: Path | None = None
         try:
             info = await engine.info()
-            owner = leftovers.this_process(self._runner_id)
+            owner = leftovers.new_owner(self._runner_id)
             await _remove_abandoned(engine, owner)
             folder = entrance.make_folder()
             recipe = await self._recipe(engine, owner, folder)
@@ -314,6 +314,8 @@ class DockerSandbox:
     def _forget(self, container: DockerContainer, user: int) -> None:
         if self._opened is not None:
             self._opened.users.give_back(user)
+        for pool in self._pools.values():
+            pool.on_ended(container)
         self._remove_later(container.id)
 
     def _remove_later(self, identity: str) -> None:
