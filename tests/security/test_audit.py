@@ -20,9 +20,12 @@ from flow_platform.domain.principal import Role
 from flow_platform.engine import refusals
 from flow_platform.engine.audited import Origin
 from flow_platform.engine.catalog import Catalog
+from flow_platform.engine.executions import CANCEL_BATCH
 from flow_platform.engine.master_keys import MasterKeys, new_key, parse_key
+from flow_platform.engine.retry import RETRY_BATCH
 from flow_platform.engine.service import Engine
 from flow_platform.store import open_store
+from flow_platform.store.audit import AuditRows
 from tests.contract.api.hands import CODE, HOUR, NO_NATS, Builds, Platform, Tenant, refused, submit_body
 from tests.support.two_organizations import new_tenant
 
@@ -189,6 +192,61 @@ async def test_what_was_repeated_by_hand_says_by_whom(tenant: Tenant) -> None:
     entry = (await entries(tenant))[0]
     assert entry["action"] == "POST W/executions/{execution_id}/retry"
     assert entry["after"][0]["id"] == new["execution_id"]
+
+
+async def _many(tenant: Tenant) -> list[str]:
+    """More executions than one transaction cancels or retries; in the order in which they are."""
+    await tenant.publish()
+    return sorted([await tenant.submit() for _ in range(CANCEL_BATCH + 3)])
+
+
+async def test_all_that_a_filter_cancels_and_retries_is_entered(tenant: Tenant) -> None:
+    """Each transaction with what it did; and what nothing matches is an entry that says so."""
+    ids = await _many(tenant)
+    where = {"component_id": "echo"}
+    async with tenant.client() as client:
+        answer = (await client.post("/executions/cancel", json={"filter": where})).json()
+        assert answer["execution_ids"] == ids
+        assert (await client.post("/executions/cancel", json={"filter": where})).json()["matched"] == 0
+        again = {"filter": {**where, "status": "cancelled"}}
+        assert (await client.post("/executions/retry", json={**again, "dry_run": True})).json()["matched"] == len(ids)
+        items = (await client.post("/executions/retry", json=again)).json()["items"]
+    cancels = list(reversed(await entries(tenant, action="POST W/executions/cancel")))
+    assert [entry["after"].get("cancelled") for entry in cancels] == [CANCEL_BATCH, 3, None]
+    assert [each for entry in cancels[:2] for each in entry["after"]["execution_ids"]] == ids
+    assert cancels[2]["after"]["matched"] == 0
+    assert all(entry["request"] == {"filter": where} and entry["subject"] == "ada" for entry in cancels)
+    retries = list(reversed(await entries(tenant, action="POST W/executions/retry")))
+    assert [entry["after"]["retried"] for entry in retries] == [RETRY_BATCH, len(ids) - RETRY_BATCH]
+    told = {old: new for entry in retries for old, new in entry["after"]["retried_as"].items()}
+    assert told == {item["execution_id"]: item["retried_as_execution_id"] for item in items}
+    assert all(entry["request"] == again and entry["after"]["refused"] == {} for entry in retries)
+    assert verify(await exported(tenant))[0] == 1 + 3 + 2
+
+
+async def test_of_a_filter_that_broke_off_is_entered_what_was_done(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry is in the transaction of what it tells, also when the next one fails."""
+    ids = await _many(tenant)
+    append, left = AuditRows.append, [1]
+
+    def full_soon(rows: AuditRows, org_id: str, *content: Any) -> AuditEntry:
+        if org_id == tenant.workspace.org_id:
+            if not left:
+                raise errors.StorageFull("no room")
+            left.pop()
+        return append(rows, org_id, *content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AuditRows, "append", full_soon)
+        async with tenant.client() as client:
+            refused(await client.post("/executions/cancel", json={"filter": {}}), 507, "storage_full")
+    (entry,) = await entries(tenant, action="POST W/executions/cancel")
+    assert entry["after"] == {"cancelled": CANCEL_BATCH, "execution_ids": ids[:CANCEL_BATCH]}
+    async with tenant.client() as client:
+        queued = (await client.get("/executions", params={"status": "queued"})).json()["items"]
+    assert {item["execution_id"] for item in queued} == set(ids[CANCEL_BATCH:])
 
 
 # Refusals

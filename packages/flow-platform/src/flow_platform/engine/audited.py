@@ -3,7 +3,8 @@
 Who asks is known where a request comes in, and what is changed in the functions that run inside of transactions; the
 store between them is where both meet. So the store is wrapped: the first write of a request adds the entry, whatever
 the write is; where it is known what the request is about, the first that changes that. Nothing that changes a tenant's
-things can be forgotten, as nothing needs to be told.
+things can be forgotten, as nothing needs to be told. A request that does much in several transactions says of each what
+it did (`Batch`), and each of them is an entry.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import pydantic
 
@@ -94,6 +95,18 @@ class Change:
         return self.content(before=shown(before), after=shown(after), changed=changed_fields(before, after))
 
 
+@dataclass(frozen=True)
+class Batch(Generic[T]):
+    """What one of the transactions of a request did, which are an entry each.
+
+    Attributes:
+        did: What the entry says came of it; empty: nothing was changed, and nothing is entered.
+    """
+
+    result: T
+    did: Mapping[str, Any]
+
+
 CHANGE: Final[contextvars.ContextVar[Change | None]] = contextvars.ContextVar("flow-change", default=None)
 """Of the request that is being answered."""
 
@@ -141,20 +154,33 @@ class AuditedStore(Store):
 
     async def write(self, operation: Callable[[Transaction], T]) -> T:
         change = CHANGE.get()
-        if change is None or change.is_written:
+        if change is None:
             return await self._store.write(operation)
+        is_first = not change.is_written
 
         def entered(tx: Transaction) -> tuple[T, bool]:
-            before = seen(change, tx)
+            before = seen(change, tx) if is_first else None
             result = operation(tx)
+            did = _did(result)
+            if did is not None:
+                if did:
+                    tx.audit.append(change.org_id, change.entry(None, did), change.now())
+                return result, bool(did)
+            if not is_first:
+                return result, False
             after = seen(change, tx) if change.look else _plain(result)
             if change.look and before == after:
                 return result, False  # Something beside it: what the request is about comes with a later write.
             tx.audit.append(change.org_id, change.entry(before, after), change.now())
             return result, True
 
-        result, change.is_written = await self._store.write(entered)
+        result, is_entered = await self._store.write(entered)
+        change.is_written = change.is_written or is_entered
         return result
+
+
+def _did(result: object) -> Mapping[str, Any] | None:
+    return cast("Batch[Any]", result).did if isinstance(result, Batch) else None
 
 
 def seen(change: Change, tx: Transaction) -> Any:

@@ -15,6 +15,7 @@ from flow_platform.domain.clock import Clock
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
 from flow_platform.engine import reports
+from flow_platform.engine.audited import Batch
 from flow_platform.engine.blocked import RUNNER_SEEN_WITHIN, held_back
 from flow_platform.engine.cancel import Cancelled, CancelNotices, cancel_tree
 from flow_platform.engine.documents import document_of
@@ -135,20 +136,23 @@ class Executions:
         done: set[str] = set()
         for start in range(0, len(ids), CANCEL_BATCH):
             batch = [execution_id for execution_id in ids[start : start + CANCEL_BATCH] if execution_id not in done]
-            cancelled = await self._store.write(lambda tx, batch=batch: self._cancel_all(tx, principal, where, batch))
+            entered = await self._store.write(lambda tx, batch=batch: self._cancel_all(tx, principal, where, batch))
+            cancelled = entered.result
             self._notices.send(cancelled)
             done.update(execution.id for execution in cancelled.ended + cancelled.ending)
         return [execution_id for execution_id in ids if execution_id in done], truncated
 
     def _cancel_all(
         self, tx: Transaction, principal: Principal, where: ExecutionFilter, ids: builtins.list[str]
-    ) -> Cancelled:
+    ) -> Batch[Cancelled]:
         result = Cancelled()
         for execution_id in ids:
             execution = tx.executions.find(execution_id)
             if execution is not None and execution.status in ((where.status,) if where.status else TO_CANCEL):
                 result.add(cancel_tree(tx, self._ends, execution, principal.subject, self._clock.now()))
-        return result
+        changed = {execution.id for execution in result.ended + result.ending}
+        named = [execution_id for execution_id in ids if execution_id in changed]
+        return Batch(result, {"cancelled": len(changed), "execution_ids": named} if changed else {})
 
     async def tree(self, principal: Principal, org_id: str, workspace_id: str, execution_id: str) -> dict[str, Any]:
         """The execution and all below it: `{"execution": document, "children": [...]}`, without payloads."""

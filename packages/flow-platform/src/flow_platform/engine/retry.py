@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock, Entropy, system_entropy
 from flow_platform.domain.execution import Execution
 from flow_platform.domain.principal import Action, Principal, Role
-from flow_platform.engine.audited import submitter_of
+from flow_platform.engine.audited import Batch, submitter_of
 from flow_platform.engine.claims import Claims
 from flow_platform.engine.execution_filters import with_ids
 from flow_platform.engine.grants import Grant, Grants
@@ -135,13 +135,14 @@ class Retries:
         changed = Changed(version, submitted_by=submitter_of(principal))
         for start in range(0, len(ids), RETRY_BATCH):
             batch = ids[start : start + RETRY_BATCH]
-            done, granted = await self._store.write(lambda tx, batch=batch: self._retry_all(tx, batch, changed))
+            entered = await self._store.write(lambda tx, batch=batch: self._retry_all(tx, batch, changed))
+            done, granted = entered.result
             self._tell(granted)
             result.retried |= done.retried
             result.refused += done.refused
         return result
 
-    def _retry_all(self, tx: Transaction, ids: list[str], changed: Changed) -> tuple[BulkRetried, list[Grant]]:
+    def _retry_all(self, tx: Transaction, ids: list[str], changed: Changed) -> Batch[tuple[BulkRetried, list[Grant]]]:
         result = BulkRetried()
         for execution_id in ids:
             old = tx.executions.find(execution_id)
@@ -155,11 +156,19 @@ class Retries:
                 result.refused.append(Refusal(execution_id, error))
             else:
                 result.retried[execution_id] = new.id
-        return result, self._grants.grant_waiting(tx)
+        return Batch((result, self._grants.grant_waiting(tx)), _told(result))
 
     def _tell(self, granted: list[Grant]) -> None:
         self._claims.deliver(granted)
         self._wakeups.notify_others([WORK])  # The runners that wait here were thought of in the transaction.
+
+
+def _told(done: BulkRetried) -> dict[str, Any]:
+    """What the audit log says of a batch: each execution with the one that repeats it, or why there is none."""
+    if not done.retried:
+        return {}
+    refused = {one.execution_id: one.error.error_code for one in done.refused}
+    return {"retried": len(done.retried), "retried_as": dict(done.retried), "refused": refused}
 
 
 def require_retry(principal: Principal, org_id: str, workspace_id: str) -> None:
