@@ -59,4 +59,4 @@ class RingClient:
 
     async def reached(self, execution_id: str, status: Status) -> dict[str, Any]:
         """Waits for a status on the way."""
-        return await eventually(lambda: self.status(execution_id), lambda document: document["status"] == status, 30)
+        return await eventually(lambda: self.status(execution_id), lambda document: document["status"] == status)

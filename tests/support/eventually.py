@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def eventually(
-    probe: Callable[[], Awaitable[T]], accept: Callable[[T], bool], timeout_seconds: float = 10.0
+    probe: Callable[[], Awaitable[T]], accept: Callable[[T], bool], timeout_seconds: float = 60.0
 ) -> T:
     """Calls `probe` until `accept` likes its value; fails with the last value."""
     loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ FLOW = Path(sys.executable).with_name("flow")
 START_SECONDS = 60.0
 
 
-def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+def eventually(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
     """Polls until the condition holds, and returns what it gave."""
     give_up = time.monotonic() + timeout
     while True:
@@ -133,7 +133,7 @@ class Platform:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(30)
+            return self.process.wait(60)
         finally:
             self.close()
 
@@ -193,7 +193,8 @@ def _state(process: int) -> str:
 
 
 def mounts() -> set[str]:
-    return set(Path("/proc/self/mountinfo").read_text().splitlines())
+    """But those of a container engine, which other tests have: it mounts when it likes."""
+    return {line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "docker" not in line}
 
 
 def network_namespaces() -> set[str]:

@@ -58,7 +58,7 @@ class Stage:
     async def get(self, execution_id: str) -> StatusDocument:
         return await self.engine.executions.get(self.admin, self.org_id, self.workspace_id, execution_id)
 
-    async def wait(self, execution_id: str, seconds: float = 10) -> StatusDocument:
+    async def wait(self, execution_id: str, seconds: float = 60) -> StatusDocument:
         return await self.engine.executions.wait(self.admin, self.org_id, self.workspace_id, execution_id, seconds)
 
     async def cancel(self, execution_id: str) -> StatusDocument:
