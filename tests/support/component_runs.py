@@ -45,7 +45,8 @@ async def run_component(
     input_data: Any = None,
     *,
     limits: Limits = Limits(),
-    deadline: float = 20.0,
+    deadline: float = 60.0,
+    seconds_after_event: float | None = None,
     grace: float = 0.0,
     spec: ContainerSpec = SPEC,
     on_container: Callable[[Container], None] | None = None,
@@ -54,6 +55,7 @@ async def run_component(
     """Acquires, starts, reads to the result or the deadline, ends.
 
     Args:
+        seconds_after_event: The deadline from the first event on: what is ended has begun by then.
         on_container: Called before the start, e.g. to serve its listeners.
     """
     body = {
@@ -76,11 +78,13 @@ async def run_component(
     logs = asyncio.ensure_future(read_logs())
     try:
         await container.start(json.dumps(body).encode(), limits)
-        async with asyncio.timeout(deadline):
+        async with asyncio.timeout(deadline) as limit:
             async for kind, content in container.frames():
                 gathered.frames.append(kind)
                 if kind is Frame.EVENT:
                     gathered.events.append(json.loads(content))
+                    if seconds_after_event is not None and len(gathered.events) == 1:
+                        limit.reschedule(asyncio.get_running_loop().time() + seconds_after_event)
                 elif kind is Frame.RESULT:
                     gathered.result = json.loads(content)
             if gathered.result is None:
