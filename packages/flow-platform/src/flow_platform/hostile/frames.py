@@ -103,14 +103,18 @@ async def _fuzz(box: Box) -> list[Answer]:
     before = _memory_bytes()
     room = asyncio.Semaphore(_AT_ONCE)
 
-    async def send(number: int) -> Run:
+    async def send(number: int, deadline: float = _DEADLINE_SECONDS / 10) -> Run:
         async with room:
             given = {"text": data[number].hex(), "end": scripts[number][1]}
-            limits = Limits(output_bytes=_OUTPUT_BYTES)
             # Frames that are right so far leave a container waiting: its deadline ends it.
-            return await box.run(_SEND, given, limits=limits, deadline=_DEADLINE_SECONDS / 10)
+            return await box.run(_SEND, given, limits=Limits(output_bytes=_OUTPUT_BYTES), deadline=deadline)
 
     runs = await asyncio.gather(*(send(number) for number in range(_RUNS)))
+    for number, (name, _) in enumerate(scripts):
+        if name == "huge frames" and runs[number].timed_out:  # A machine so busy that it was not sent, or a leak.
+            runs[number] = await send(number, _DEADLINE_SECONDS)
+            if runs[number].timed_out:
+                break
     grown = _memory_bytes() - before
     found = [_judged(name, scripts, runs) for name in names]
     alive = await box.run("def main():\n    return 'alive'\n")

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import gzip
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -250,10 +251,11 @@ def _forms(secret: str) -> dict[str, str]:
 
 def _texts_below(folder: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file():
-                found[str(path.relative_to(folder))] = path.read_bytes()
+    for where, _, names in os.walk(folder):  # Goes on when a folder of the running platform vanishes on the way.
+        for path in (Path(where, name) for name in names):
+            with contextlib.suppress(OSError):
+                if path.is_file():
+                    found[str(path.relative_to(folder))] = path.read_bytes()
     return found
 
 

@@ -24,6 +24,7 @@ from flow_platform.sandbox.base import INSIDE, PROXY_PORT, Container, ContainerS
 
 SPEC: Final = ContainerSpec(tenant="hostile", proxy=True)
 _ALLOWED: Final = "api.example.com"
+_SERVICE_SECONDS: Final = 10.0  # For what was sent to arrive.
 _CLOSED: Final = (
     *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1"),  # noqa: S104
     *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192", "224.0.0.1"),
@@ -103,7 +104,7 @@ async def _service() -> AsyncGenerator[Service]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(_SERVICE_SECONDS):
                 service.heard.append(await reader.read(4096))
                 writer.write(service.answer)
                 await writer.drain()
