@@ -35,10 +35,10 @@ async def sleeper_flow(seconds: float) -> dict:
     return {"slept": now() - began, "attempt": int(os.environ["ATTEMPT"])}
 
 
-@workflow(slug="event-flow", timeout_seconds=60)
-async def event_flow(before: float = 0) -> dict:
+@workflow(slug="event-flow", timeout_seconds=90)
+async def event_flow(before: str = "") -> dict:
     if before:
-        await sleep(before)
+        await wait_for_event(before)
     city = await wait_for_event("address", payload=dict)
     return {"city": city["city"], "attempt": int(os.environ["ATTEMPT"])}
 
@@ -52,7 +52,7 @@ async def approval_flow(approvers: list[str]) -> dict:
 @workflow(slug="expiring-flow", timeout_seconds=60)
 async def expiring_flow() -> str:
     try:
-        await wait_for_event("never", timeout=1)
+        await wait_for_event("never", timeout=3)
     except TimeoutError as error:
         return str(error)
     return "it came"
@@ -82,14 +82,14 @@ async def nested_flow(depth: int, seconds: float) -> dict:
     return {"depth": depth, "below": await nested_flow.call(depth=depth - 1, seconds=seconds)}
 
 
-@workflow(slug="first-flow", timeout_seconds=60)
+@workflow(slug="first-flow", timeout_seconds=90)
 async def first_flow() -> list[str]:
     """Goes on with what ends first, three times, and gives its container back in between."""
     seen = []
     waiting = {
-        asyncio.ensure_future(sleeps(3.0, "third")),
+        asyncio.ensure_future(comes("third")),
         asyncio.ensure_future(sleeps(0.6, "first")),
-        asyncio.ensure_future(rests.call(seconds=1.2, name="second")),
+        asyncio.ensure_future(told.call(name="second")),
     }
     while waiting:
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -101,6 +101,16 @@ async def first_flow() -> list[str]:
 async def sleeps(seconds: float, name: str) -> str:
     await sleep(seconds)
     return name
+
+
+async def comes(name: str) -> str:
+    await wait_for_event(name)
+    return name
+
+
+@workflow(timeout_seconds=90)
+async def told(name: str) -> str:
+    return await comes(name)
 
 
 @workflow(slug="mixed-flow", timeout_seconds=60)
