@@ -149,7 +149,9 @@ class _Submit:
             replay.remember(execution)
         self._save_key(tx, execution)
         # As it is answered with the key again. A graph has taken its first step by now, and may have ended.
-        return _Accepted(dataclasses.replace(execution, status=Status.QUEUED), True, standing)
+        if execution.status is not Status.QUEUED:
+            execution = dataclasses.replace(execution, status=Status.QUEUED)
+        return _Accepted(execution, True, standing)
 
     def _save_key(self, tx: Transaction, execution: Execution) -> None:
         if self.idempotency:
@@ -186,10 +188,10 @@ class _Submit:
             )
         named = wanted or inherited
         if named is None:
-            rings = tx.catalog.list_rings(self.org_id, self.workspace_id)
-            if not rings:
+            first = tx.catalog.first_ring(self.org_id, self.workspace_id)
+            if first is None:
                 raise errors.NotFound("the workspace has no ring")
-            return min(rings, key=lambda ring: ring.order)
+            return first
         ring = tx.catalog.find_ring(self.org_id, self.workspace_id, named)
         if ring is None:
             raise errors.NotFound(f"ring {named!r} not found")

@@ -29,7 +29,9 @@ _UPDATE_RING = Query(
     "update ring",
     sa.update(rings).where(_r.id == bindparam("id_")).values({name: bindparam(name) for name in _CHANGING}),
 )
-_RINGS = Query("list rings", sa.select(rings).where(*_RING_IN_WORKSPACE).order_by(_r.order, _r.name))
+_rings = sa.select(rings).where(*_RING_IN_WORKSPACE).order_by(_r.order, _r.name)
+_RINGS = Query("list rings", _rings)
+_FIRST_RING = Query("first ring", _rings.limit(sa.literal_column("1")))
 _RING_BY_ID = Query("ring by id", sa.select(rings).where(_r.id == bindparam("id"), *_RING_IN_WORKSPACE))
 _RING_BY_NAME = Query("ring by name", sa.select(rings).where(_r.name == bindparam("name"), *_RING_IN_WORKSPACE))
 
@@ -64,6 +66,10 @@ class DeploymentRows:
     def list_rings(self, org_id: str, workspace_id: str) -> list[Ring]:
         rows = self._connection.rows(_RINGS, {"org_id": org_id, "workspace_id": workspace_id})
         return [ring_from(row) for row in rows]
+
+    def first_ring(self, org_id: str, workspace_id: str) -> Ring | None:
+        row = self._connection.row(_FIRST_RING, {"org_id": org_id, "workspace_id": workspace_id})
+        return ring_from(row) if row else None
 
     def find_ring(self, org_id: str, workspace_id: str, id_or_name: str) -> Ring | None:
         # The id first: a name may be made to look like another ring's id.

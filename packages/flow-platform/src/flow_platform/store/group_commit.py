@@ -55,6 +55,7 @@ class GroupCommit:
         self._transaction = transaction
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._connection: Connection | None = None
+        self._on_connection: Transaction | None = None  # Its tables, made once: one transaction follows the other.
         self._has_begun = False  # The current transaction; when it could not begin, trying job by job can't help.
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._gate = threading.Lock()  # Between `submit` and `close`: nothing is accepted behind the end.
@@ -66,7 +67,7 @@ class GroupCommit:
         Raises:
             StoreUnavailable: With what the database said.
         """
-        self._connection = self._database.connect_writer()
+        self._connect()
         self._thread.start()
 
     def submit(self, operation: Operation) -> asyncio.Future[Any]:
@@ -140,16 +141,14 @@ class GroupCommit:
 
     def _commit_once(self, jobs: Sequence[Job]) -> list[Outcome]:
         self._has_begun = False
-        if self._connection is None:
-            self._connection = self._database.connect_writer()
-        connection = self._connection
+        connection, transaction = self._connect()
         try:
             connection.begin()
             self._has_begun = True
             if len(jobs) == 1:
-                outcomes = [self._run_alone(connection, jobs[0])]
+                outcomes = [_run_alone(connection, transaction, jobs[0])]
             else:
-                outcomes = [self._run_in_savepoint(connection, job) for job in jobs]
+                outcomes = [_run_in_savepoint(connection, transaction, job) for job in jobs]
             if outcomes[0].error is not None and len(jobs) == 1:
                 connection.rollback()
             else:
@@ -159,42 +158,12 @@ class GroupCommit:
             raise
         return outcomes
 
-    def _run_alone(self, connection: Connection, job: Job) -> Outcome:
-        outcome = self._run_operation(connection, job)
-        for _ in range(MAX_RUNS - 1):
-            if not isinstance(outcome.error, RowConflict):
-                break
-            connection.rollback()
-            connection.begin()
-            outcome = self._run_operation(connection, job)
-        return outcome
-
-    def _run_in_savepoint(self, connection: Connection, job: Job) -> Outcome:
-        connection.savepoint()
-        outcome = self._run_operation(connection, job)
-        for _ in range(MAX_RUNS - 1):
-            if not isinstance(outcome.error, RowConflict):
-                break
-            connection.rollback_to_savepoint()
-            outcome = self._run_operation(connection, job)
-        if outcome.error is not None:
-            connection.rollback_to_savepoint()
-        return outcome
-
-    def _run_operation(self, connection: Connection, job: Job) -> Outcome:
-        """Runs one operation. Its own error is an outcome; one that ends the transaction is raised."""
-        try:
-            outcome = Outcome(job.operation(self._transaction(connection)))
-        except errors.StoreUnavailable:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, it belongs to the caller.
-            outcome = Outcome(error=exc)
-        if isinstance(connection.failure, errors.StoreUnavailable):
-            raise connection.failure
-        if connection.failure is not None and outcome.error is None:
-            # The operation swallowed it, but the database has given up what came before.
-            return Outcome(error=connection.failure)
-        return outcome
+    def _connect(self) -> tuple[Connection, Transaction]:
+        """As it stands, or anew."""
+        if self._connection is None or self._on_connection is None:
+            self._connection = self._database.connect_writer()
+            self._on_connection = self._transaction(self._connection)
+        return self._connection, self._on_connection
 
     def _abandon(self, connection: Connection, cause: BaseException) -> None:
         if not isinstance(cause, ConnectionLost):
@@ -209,7 +178,47 @@ class GroupCommit:
     def _drop_connection(self) -> None:
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._on_connection = None
+
+
+def _run_alone(connection: Connection, transaction: Transaction, job: Job) -> Outcome:
+    outcome = _run_operation(connection, transaction, job)
+    for _ in range(MAX_RUNS - 1):
+        if not isinstance(outcome.error, RowConflict):
+            break
+        connection.rollback()
+        connection.begin()
+        outcome = _run_operation(connection, transaction, job)
+    return outcome
+
+
+def _run_in_savepoint(connection: Connection, transaction: Transaction, job: Job) -> Outcome:
+    connection.savepoint()
+    outcome = _run_operation(connection, transaction, job)
+    for _ in range(MAX_RUNS - 1):
+        if not isinstance(outcome.error, RowConflict):
+            break
+        connection.rollback_to_savepoint()
+        outcome = _run_operation(connection, transaction, job)
+    if outcome.error is not None:
+        connection.rollback_to_savepoint()
+    return outcome
+
+
+def _run_operation(connection: Connection, transaction: Transaction, job: Job) -> Outcome:
+    """Runs one operation. Its own error is an outcome; one that ends the transaction is raised."""
+    try:
+        outcome = Outcome(job.operation(transaction))
+    except errors.StoreUnavailable:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, it belongs to the caller.
+        outcome = Outcome(error=exc)
+    if isinstance(connection.failure, errors.StoreUnavailable):
+        raise connection.failure
+    if connection.failure is not None and outcome.error is None:
+        # The operation swallowed it, but the database has given up what came before.
+        return Outcome(error=connection.failure)
+    return outcome
 
 
 def _fresh(exc: errors.StoreUnavailable) -> errors.StoreUnavailable:
