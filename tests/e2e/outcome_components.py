@@ -84,6 +84,11 @@ def stubborn() -> None:
 
 
 @workflow(slug="stubborn-family")
-async def stubborn_family(members: int) -> None:
+def stubborn_family(members: int) -> None:
+    """No coroutine, so that it keeps its container however long it waits."""
+
+    async def call_all() -> None:
+        await asyncio.gather(*(stubborn.call() for _ in range(members)))
+
     emit_event("namespace", {"net": own_namespace()})
-    await asyncio.gather(*(stubborn.call() for _ in range(members)))
+    asyncio.run(call_all())
