@@ -148,6 +148,8 @@ class Bus:
         Raises:
             BusUnavailable: No answer in time, nobody serves the subject, or the handler failed.
         """
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
         try:
             async with asyncio.timeout(timeout):
                 await self._up.wait()
@@ -156,6 +158,9 @@ class Bus:
             raise BusUnavailable(f"no answer to {subject!r} within {timeout!r} s") from None
         except nats.errors.Error as error:
             raise _translated(error, subject, body) from error
+        if task is not None and task.cancelling() > cancels:
+            # Python 3.11's `wait_for`, by which nats-py waits, drops a cancel that comes with the answer.
+            raise asyncio.CancelledError
         if answer.headers and (reason := answer.headers.get(_HEADER_ERROR)):
             raise BusUnavailable(f"the request {subject!r} failed: {reason}")
         return answer.data

@@ -240,7 +240,8 @@ class Runner:
             # After a failure soon again: the leases last for two or three heartbeats only.
             pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1] if failures else self._times.heartbeat_seconds
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._beat.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._beat.wait()
             self._beat.clear()
             try:
                 await self._heartbeat()
