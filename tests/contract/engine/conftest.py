@@ -14,7 +14,7 @@ from flow_platform.engine.service import Engine
 from flow_platform.store import open_store
 from tests.support.eventually import eventually
 from tests.support.scripted_runner import ScriptedRunner
-from tests.support.stage import Stage
+from tests.support.stage import Stage, keep_leases
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ async def stage(database_url: str, nats: NatsServer) -> AsyncIterator[Stage]:
     clock = ManualClock()
     engine = Engine(open_store(database_url), nats.url, clock=clock)
     await engine.start()
+    keep_leases(engine)
     bus = await Bus.connect(nats.runner_url, name="scripted")
     runner = ScriptedRunner(bus)
     await eventually(lambda: _ready(engine), bool)

@@ -16,7 +16,7 @@ from tests.support.played_workflow import Workflow
 from tests.support.retries import retry
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def ended(workflow: Workflow, *inputs: Any, output: Any = "done") -> list[str]:

@@ -32,7 +32,7 @@ async def test_a_child_added_at_the_moment_of_the_cancel_is_cancelled_too(postgr
         tx.executions.insert(child, Payload())
         tx.executions.adopt_child(parent.id)
         added.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     def cancel(tx: Transaction) -> Cancelled:
         found = tx.executions.find(parent.id)
@@ -49,7 +49,7 @@ async def test_a_child_added_at_the_moment_of_the_cancel_is_cancelled_too(postgr
         return await asyncio.to_thread(look)
 
     adding = asyncio.ensure_future(one.write(add_child))
-    assert await asyncio.to_thread(added.wait, 10)
+    assert await asyncio.to_thread(added.wait, 60)
     cancelling = asyncio.ensure_future(two.write(cancel))
     await eventually(waits_for_a_lock, bool)
     go_on.set()

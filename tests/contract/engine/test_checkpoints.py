@@ -16,7 +16,7 @@ from tests.support.eventually import eventually
 from tests.support.played_workflow import Workflow
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 DAY = 24 * 3600.0
 LONG = {"timeout_seconds": 29 * DAY}

@@ -13,7 +13,7 @@ from flow_sdk.wire.status import Kind, Status
 from tests.support.eventually import eventually
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 DRAINED = ending.drained("scripted").model_dump(mode="json")
 

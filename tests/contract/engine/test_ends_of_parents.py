@@ -14,7 +14,7 @@ from tests.support.eventually import eventually
 from tests.support.retries import ERROR, call, retry, workflow
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 LOST = {"code": "process_crashed", "message": "signal 9"}
 

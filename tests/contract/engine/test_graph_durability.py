@@ -24,9 +24,9 @@ from tests.support.eventually import eventually
 from tests.support.graph_bench import GraphBench
 from tests.support.graph_player import Failure, GraphPlayer, edge_of, node
 from tests.support.scripted_runner import ScriptedRunner
-from tests.support.stage import Stage
+from tests.support.stage import Stage, keep_leases
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 NODES = [
     node("start", "a"),
@@ -61,6 +61,7 @@ def answer(slug: str, given: Any) -> Any:
 async def engine_over(url: str, nats: NatsServer, clock: ManualClock) -> Engine:
     engine = Engine(open_store(url), nats.url, clock=clock)
     await engine.start()
+    keep_leases(engine)
 
     async def ready() -> bool:
         return engine.is_ready
@@ -155,7 +156,7 @@ async def test_two_engines_that_end_two_nodes_of_a_join_at_once_go_on_once(postg
             found = tx.executions.find(started[name][0].id)
             assert found is not None
             if first.pop() if first else False:
-                meeting.wait(10)  # Both have begun, and see the graph as it was.
+                meeting.wait(60)  # Both have begun, and see the graph as it was.
             bench.end(tx, found.id, completed(name))
 
         await asyncio.gather(

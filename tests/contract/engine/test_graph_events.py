@@ -12,7 +12,7 @@ from tests.support.graph_player import Failure, GraphPlayer, node
 from tests.support.retries import retry
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

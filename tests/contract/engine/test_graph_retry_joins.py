@@ -13,7 +13,7 @@ from tests.support.graph_player import Failure, GraphPlayer
 from tests.support.retries import ERROR, retry
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

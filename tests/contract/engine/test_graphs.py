@@ -20,9 +20,9 @@ from flow_sdk.wire.status import Kind, Status
 from tests.support.eventually import eventually
 from tests.support.graph_player import Failure, GraphPlayer, node
 from tests.support.scripted_runner import ScriptedRunner
-from tests.support.stage import Stage
+from tests.support.stage import Stage, keep_leases
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ async def player(store_url: str, nats: NatsServer) -> AsyncIterator[GraphPlayer]
     clock = ManualClock()
     engine = Engine(open_store(store_url), nats.url, clock=clock)
     await engine.start()
+    keep_leases(engine)
     bus = await Bus.connect(nats.runner_url, name="scripted")
     runner = ScriptedRunner(bus, slots=600)
 

@@ -96,7 +96,7 @@ async def test_a_runner_that_came_back_has_no_claim_of_its_earlier_life(stage: S
     await eventually(lambda: _is_held(stage.engine, dead.instance), bool)
     risen = ScriptedRunner(stage.runner.bus, "phoenix")
     await risen.register()
-    assert await asyncio.wait_for(waiting, 2) == []
+    assert await asyncio.wait_for(waiting, 8) == []
     execution = await stage.submit()
     assert [found.execution_id for found in await risen.claim()] == [execution.id]
 

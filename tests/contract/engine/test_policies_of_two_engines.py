@@ -88,11 +88,11 @@ async def test_while_one_decides_the_other_goes_on_and_looks_again(postgresql_ur
     def first(tx: Transaction) -> list[Execution]:
         started, _ = start_next(tx, Turns(), 1, NOW)
         decided.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return started
 
     deciding = asyncio.ensure_future(one.write(first))
-    assert await asyncio.to_thread(decided.wait, 10)
+    assert await asyncio.to_thread(decided.wait, 60)
     started, look_again_at = await two.write(lambda tx: start_next(tx, Turns(), 4, NOW))
     go_on.set()
     in_first = await deciding

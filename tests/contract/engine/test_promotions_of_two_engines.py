@@ -88,7 +88,7 @@ async def test_one_that_comes_between_reading_and_writing_is_seen(two: Two) -> N
         assert of is not None
         track = steps.track(two.source.component_id, two.staging)
         has_read.set()
-        assert may_write.wait(10)
+        assert may_write.wait(60)
         kinds = [steps.tx.catalog.find_component(*WHERE, kind, two.source.component_id) for kind in _kinds()]
         (found,) = [one for one in kinds if one]
         if track.active is not None:
@@ -96,7 +96,7 @@ async def test_one_that_comes_between_reading_and_writing_is_seen(two: Two) -> N
         return steps.deploy(found, of, two.staging)
 
     late = asyncio.ensure_future(two.engines[1].change("bob", slow))
-    assert await asyncio.to_thread(has_read.wait, 10)
+    assert await asyncio.to_thread(has_read.wait, 60)
     (made,) = await two.engines[0].promote(ADMIN, *WHERE, [two.source.id])
     may_write.set()
     assert await late == "there"

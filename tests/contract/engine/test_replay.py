@@ -12,7 +12,7 @@ from tests.support.played_workflow import Workflow
 from tests.support.scripted_runner import ScriptedRunner
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def children(stage: Stage, workflow: Workflow) -> int:

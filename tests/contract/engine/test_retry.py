@@ -20,7 +20,7 @@ from tests.support.graph_player import Failure, GraphPlayer, node
 from tests.support.retries import ERROR, call, end, failed, refused, retry, retry_all, workflow
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(autouse=True)

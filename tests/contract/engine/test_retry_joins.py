@@ -16,7 +16,7 @@ from tests.support.eventually import eventually
 from tests.support.retries import ERROR, call, end, retry, workflow
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

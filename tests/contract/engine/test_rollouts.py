@@ -21,7 +21,7 @@ from flow_sdk.wire.status import Status
 from tests.support.eventually import eventually
 from tests.support.rings import Rings
 from tests.support.scripted_runner import ScriptedRunner
-from tests.support.stage import Stage
+from tests.support.stage import Stage, keep_leases
 
 ACTIVE, FAILED, QUEUED = DeploymentState.ACTIVE, DeploymentState.FAILED, DeploymentState.QUEUED
 VALIDATING, SUPERSEDED = DeploymentState.VALIDATING, DeploymentState.SUPERSEDED
@@ -34,6 +34,7 @@ async def rings(store_url: str, nats: NatsServer) -> AsyncIterator[Rings]:
     clock = ManualClock()
     engine = Engine(open_store(store_url), nats.url, clock=clock)
     await engine.start()
+    keep_leases(engine)
     bus = await Bus.connect(nats.runner_url, name="scripted")
     runner = ScriptedRunner(bus, slots=50)
 

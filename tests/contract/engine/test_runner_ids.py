@@ -8,15 +8,16 @@ import pytest
 
 from flow_platform.bus.connection import Bus
 from flow_platform.domain.clock import ManualClock
+from flow_platform.engine import heartbeats
 from flow_platform.engine.service import Engine
 from flow_platform.store import open_store
 from flow_sdk.wire.runner import Claim, Claimed, Register
 from flow_sdk.wire.status import Status
 from tests.support.eventually import eventually
 from tests.support.scripted_runner import ScriptedRunner, held
-from tests.support.stage import Stage
+from tests.support.stage import Stage, keep_leases
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 TAKEN = "runner_id_taken"
 
@@ -45,7 +46,8 @@ async def test_a_second_process_is_refused_while_the_first_lives(stage: Stage) -
     await second.bus.drain_and_close()
 
 
-async def test_a_restart_after_a_crash_waits_for_nothing(stage: Stage) -> None:
+async def test_a_restart_after_a_crash_waits_for_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats, "ALIVE_SECONDS", 600.0)  # Whoever waited for an answer would wait for ever.
     first = await connected(stage)
     await first.live()
     await first.register()
@@ -55,10 +57,7 @@ async def test_a_restart_after_a_crash_waits_for_nothing(stage: Stage) -> None:
     first.bus._closing = True
     await first.bus._client.close()  # As the kernel does for a process that was killed.
     second = await connected(stage)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     assert (await eventually(second.register, lambda it: not it.error)).error == ""
-    assert loop.time() - began < 1.5, "nobody answered, and that was known at once"
     [again] = await eventually(second.claim, bool)
     assert (again.execution_id, again.attempt) == (execution.id, assignment.attempt + 1)
     await second.bus.drain_and_close()
@@ -87,6 +86,7 @@ async def test_a_dead_process_whose_claim_another_engine_holds_is_granted_nothin
     engines = [Engine(open_store(postgresql_url), stage.nats.url, clock=ManualClock()) for _ in range(2)]
     for engine in engines:
         await engine.start()
+        keep_leases(engine)
     one, two = engines
     there = Stage(two, stage.clock, stage.nats, stage.runner)
     await eventually(lambda: _ready(two), bool)

@@ -11,7 +11,7 @@ from flow_sdk.wire.durable import CheckpointDocument
 from tests.support.played_workflow import Workflow
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
