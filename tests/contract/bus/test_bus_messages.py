@@ -239,13 +239,15 @@ async def test_a_request_without_an_answer_ends_at_its_timeout(bus, runner_bus):
         await runner_bus.request(subjects.RUNNER_CLAIM, b"", timeout=0.1)
 
 
-async def test_a_cancel_that_comes_with_the_answer_is_obeyed(bus, runner_bus):
+@pytest.mark.parametrize("is_served", [True, False])
+async def test_a_cancel_that_comes_with_the_answer_is_obeyed(bus, runner_bus, is_served):
     """Whoever cancels a loop of requests and waits for its end would else wait for ever."""
 
     async def answer(body: bytes) -> bytes:
         return body
 
-    await bus.serve(subjects.RUNNER_HEARTBEAT, subjects.ENGINE_QUEUE, answer)
+    if is_served:
+        await bus.serve(subjects.RUNNER_HEARTBEAT, subjects.ENGINE_QUEUE, answer)
     asking = asyncio.create_task(runner_bus.request(subjects.RUNNER_HEARTBEAT, b"", timeout=60))
     while not (waiting := list(runner_bus._client._resp_map.values())):  # noqa: ASYNC110 - until it is sent.
         await asyncio.sleep(0)

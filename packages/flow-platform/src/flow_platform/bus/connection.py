@@ -151,6 +151,14 @@ class Bus:
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0
         try:
+            return await self._request(subject, body, timeout)
+        finally:
+            # Python 3.11's `wait_for`, by which nats-py waits, drops a cancel that comes with the answer.
+            if task is not None and task.cancelling() > cancels:
+                raise asyncio.CancelledError
+
+    async def _request(self, subject: str, body: bytes, timeout: float) -> bytes:  # noqa: ASYNC109
+        try:
             async with asyncio.timeout(timeout):
                 await self._up.wait()
                 answer = await self._connected().request(subject, body, timeout=timeout)
@@ -158,9 +166,6 @@ class Bus:
             raise BusUnavailable(f"no answer to {subject!r} within {timeout!r} s") from None
         except nats.errors.Error as error:
             raise _translated(error, subject, body) from error
-        if task is not None and task.cancelling() > cancels:
-            # Python 3.11's `wait_for`, by which nats-py waits, drops a cancel that comes with the answer.
-            raise asyncio.CancelledError
         if answer.headers and (reason := answer.headers.get(_HEADER_ERROR)):
             raise BusUnavailable(f"the request {subject!r} failed: {reason}")
         return answer.data
