@@ -240,10 +240,12 @@ def test_ctrl_c_leaves_the_execution_and_says_how_to_find_it(platform: Platform)
         line = process.stderr.readline()
         execution_id = line.split()[-1]
         process.send_signal(signal.SIGINT)
-        _, words = process.communicate(timeout=20)
+        _, words = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"flow cancel {execution_id}" in words
     assert platform.flow("cancel", execution_id).returncode == 0
+    # So that it is not among those that another test cancels.
+    eventually(lambda: platform.output_of("show", execution_id, "--json")["status"] == "cancelled")
 
 
 def test_a_reader_that_goes_away_is_no_crash(platform: Platform) -> None:

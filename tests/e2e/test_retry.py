@@ -51,7 +51,7 @@ def ended(platform: Platform, component: str, **given: Any) -> str:
 
 def shown(platform: Platform, execution_id: str) -> dict[str, Any]:
     """Its document, when it has ended."""
-    return eventually(lambda: _ended(platform.output_of("show", execution_id, "--json")), timeout=30)
+    return eventually(lambda: _ended(platform.output_of("show", execution_id, "--json")))
 
 
 def _ended(document: dict[str, Any]) -> dict[str, Any] | None:

@@ -102,7 +102,7 @@ def test_ctrl_c_drains_and_leaves_nothing(tmp_path) -> None:
         processes = platform.processes()
         assert len(processes) >= 3
         assert platform.stop() == 0
-        assert are_gone(processes)
+        eventually(lambda: are_gone(processes))
         assert "draining" in platform.said
         assert not platform.ready_file.exists()
     with socket.socket() as probe:
@@ -118,7 +118,7 @@ def test_kill_9_of_the_supervisor_leaves_nothing_and_the_data_can_be_used_again(
     processes = platform.processes()
     platform.process.kill()
     platform.process.wait()
-    eventually(lambda: are_gone(processes), timeout=10)
+    eventually(lambda: are_gone(processes))
     platform.close()
     platform.ready_file.unlink()
     with running(tmp_path, "--runners", "0") as again:
@@ -139,7 +139,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path) -> None:
         eventually(lambda: "draining" in platform.said)
         assert platform.process.poll() is None
         assert platform.stop() == 0
-        eventually(lambda: are_gone(processes), timeout=5)
+        eventually(lambda: are_gone(processes))
 
 
 def test_a_part_that_always_dies_ends_the_platform_with_its_log(tmp_path) -> None:
