@@ -51,7 +51,7 @@ def test_first_steps(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Non
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert ran.stdout == "completed hello-world\n", ran.stderr
 
