@@ -95,7 +95,13 @@ async def start_runner(
             egress=egress,  # pyright: ignore[reportArgumentType]
         )
         runner = Runner(config, f"instance-{len(running)}", bus, workplace)
-        await runner.start()
+        try:
+            await runner.start()
+        except BaseException:
+            await runner.close()
+            await environments.close()
+            await bus.drain_and_close()
+            raise
         running.append((runner, asyncio.create_task(runner.run()), bus, environments))
         return runner
 

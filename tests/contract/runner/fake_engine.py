@@ -71,6 +71,9 @@ class FakeEngine:
 
     async def start(self) -> None:
         await self.bus.ensure_streams()
+        for stream in (subjects.STREAM_OUTPUT, subjects.STREAM_EVENTS, subjects.STREAM_STATUS):
+            # The server is every test's. Another one's outputs are read again here, and their objects may be gone.
+            await self.bus.api(f"STREAM.PURGE.{stream}", {})
         for subject, handler in (
             (subjects.RUNNER_REGISTER, self._register),
             (subjects.RUNNER_CLAIM, self._claim),
@@ -90,7 +93,7 @@ class FakeEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def ended(self, execution_id: str, seconds: float = 20.0) -> Output:
+    async def ended(self, execution_id: str, seconds: float = 60.0) -> Output:
         """The first output of the execution."""
 
         async def probe() -> list[Output]:
@@ -207,7 +210,7 @@ def assignment(code: str, input_data: Any = None, **changes: Any) -> Assignment:
     return Assignment(**(values | changes))
 
 
-async def becomes(read: Callable[[], T], expected: T, seconds: float = 10.0) -> None:
+async def becomes(read: Callable[[], T], expected: T, seconds: float = 60.0) -> None:
     """Waits until the value read is the expected one."""
 
     async def probe() -> T:

@@ -106,7 +106,7 @@ def main(ports: list[int]) -> list[str]:
     seen = []
     for port in ports:
         try:
-            socket.create_connection(("127.0.0.1", port), 2).close()
+            socket.create_connection(("127.0.0.1", port), 20).close()
             seen.append("connected")
         except OSError as error:
             seen.append(type(error).__name__)
@@ -122,9 +122,9 @@ async def test_connections_of_a_container_are_bounded(engine: FakeEngine, start_
     code = """
 import socket
 def main() -> list[int]:
-    held = [socket.create_connection(("127.0.0.1", 8420), 5) for _ in range(400)]
+    held = [socket.create_connection(("127.0.0.1", 8420), 20) for _ in range(400)]
     for connection in held:
-        connection.settimeout(1)
+        connection.settimeout(20)
         connection.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
     answered = 0
     for connection in held:
