@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-START_SECONDS = 60.0
+START_SECONDS = 110.0
 
 
 @dataclass
@@ -36,7 +36,7 @@ class DockerDaemon:
     def client(self) -> httpx.Client:
         """Asks it as anybody could who has its socket."""
         transport = httpx.HTTPTransport(uds=str(self.folder / "socket"))
-        return httpx.Client(transport=transport, base_url="http://docker", timeout=30)
+        return httpx.Client(transport=transport, base_url="http://docker", timeout=60)
 
     def containers(self) -> list[str]:
         """Ids of all, whatever their state."""
@@ -78,7 +78,7 @@ class DockerDaemon:
         if self.process is None:
             return
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(60)
         self.process = None
 
     def close(self) -> None:

@@ -41,11 +41,12 @@ class PostgresqlServer:
         self._user = pwd.getpwnam(_ordinary_user()) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         self.folder = Path(tempfile.mkdtemp(prefix="flow-pg-"))
         os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
-        self.port = _free_port()
+        self.port = 0
 
     def __enter__(self) -> PostgresqlServer:
         self._run("initdb", "-D", str(self.folder / "data"), "-U", "flow", "-A", "trust", "-E", "UTF8", "--locale=C",
                   "--no-sync")  # fmt: skip
+        self.port = _free_port()  # Only now: nobody keeps it for us.
         self.start()
         return self
 
@@ -62,7 +63,7 @@ class PostgresqlServer:
                  "-c", "max_connections=60", "-c", "deadlock_timeout=50ms"],
                 stdout=log, stderr=log, preexec_fn=_die_with_parent, **self._as_user(),
             )  # fmt: skip
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(self.url("postgres"), connect_timeout=2).close()
@@ -76,7 +77,7 @@ class PostgresqlServer:
         """SIGQUIT is the server's word for at once, without a shutdown checkpoint: as in a crash."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=60)
             self._process = None
 
     def url(self, database: str) -> str:
