@@ -90,6 +90,15 @@ def test_a_failed_execution_exits_with_one_and_says_why(platform: Platform) -> N
     assert "hint: flow show " in done.stderr
 
 
+def test_a_package_that_is_missing_when_it_runs_is_to_be_declared(platform: Platform, tmp_path) -> None:
+    source = tmp_path / "absent.py"
+    source.write_text("from flow_sdk import code_block\n@code_block\ndef absent():\n    import no_such_package\n")
+    assert platform.flow("publish", source).returncode == 0
+    done = platform.flow("run", "code-blocks/absent")
+    assert "error: ModuleNotFoundError: No module named 'no_such_package'" in done.stderr
+    assert "hint: name its package in dependencies=[...] of the component" in done.stderr
+
+
 def test_wrong_arguments_name_the_field(platform: Platform) -> None:
     done = platform.flow("run", "code-blocks/fails", "--input", '{"raison": 1}')
     assert done.returncode == 1
@@ -137,7 +146,10 @@ def test_a_limit_is_refused_in_the_unit_that_was_written(platform: Platform, tmp
     ("arguments", "message"),
     [
         (("run", "hello"), "'hello' is not KIND/SLUG"),
-        (("run", "code-blocks/nobody"), "not found"),
+        (("run", "code-blocks/nobody"), "not found\nhint: published code-blocks: "),
+        (("run", "code-blocks/helo"), "not found\nhint: did you mean code-blocks/hello?"),
+        (("cancel", "nobody"), "not found"),
+        (("ps", "--url", "nowhere", "--token", "t", "--org", "o", "--workspace", "w"), "'nowhere' is no address"),
         (("run", "code-blocks/hello", "--input", "{"), "--input is not JSON"),
         (("run", "code-blocks/hello", "--input", "@/nowhere.json"), "cannot be read"),
         (("run", "code-blocks/hello", "--ring", "moon"), "no ring 'moon': expected one of dev, production, staging"),

@@ -82,8 +82,11 @@ def test_input_is_json_from_three_places(tmp_path, monkeypatch):
     assert read_input(f"@{tmp_path / 'i.json'}") == [1]
     monkeypatch.setattr("sys.stdin", io.StringIO("null"))
     assert read_input("-") is None
-    with pytest.raises(InvalidInput, match="--input is not JSON: Expecting value: line 1 column 1"):
+    with pytest.raises(InvalidInput, match="--input is not JSON: Expecting value: line 1 column 1") as refused:
         read_input("nonsense")
+    assert refused.value.hint.startswith("expected JSON, for example --input '{")
+    with pytest.raises(InvalidInput, match=r"--input @/absent\.json: cannot be read: No such file or directory$"):
+        read_input("@/absent.json")
     with pytest.raises(InvalidInput, match="NaN is no number of JSON"):
         read_input("[NaN]")
 

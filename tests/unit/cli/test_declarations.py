@@ -103,6 +103,14 @@ def test_a_file_that_is_not_text_is_no_crash(tmp_path):
         read_components(path)
 
 
+def test_a_file_of_another_kind_is_told_what_was_expected(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("It's no program.\n")
+    with pytest.raises(InvalidInput, match=r"README\.md:1: does not parse") as refused:
+        read_components(path)
+    assert refused.value.hint == "expected a Python file, a *.workflow.json or a folder"
+
+
 def test_a_folder_is_searched_and_callers_come_last(source, tmp_path):
     head = "from flow_sdk import code_block, transform, workflow\n"
     source(head + "@workflow\nasync def w(): ...\n", "a/flows.py")

@@ -101,11 +101,11 @@ async def test_elsewhere_nothing_is_deployed_by_use(shelf: Shelf, ring: str, aut
 async def test_what_an_earlier_ring_has_is_to_be_promoted(shelf: Shelf) -> None:
     version = await shelf.version(1)
     await shelf.place(version, "dev")
-    for ring, source in (("production", "dev"), ("staging", "dev")):
+    for ring, how in (("production", " --from dev"), ("staging", "")):
         with pytest.raises(errors.Conflict) as refused:
             await shelf.resolve(ring)
         name = f"{shelf.component.kind.path}/{shelf.component.slug}"
-        assert refused.value.hint == f"it is active in ring {source!r}: flow promote {name} --to {ring}"
+        assert refused.value.hint == f"it is active in ring 'dev': flow promote {name}{how} --to {ring}"
 
 
 async def test_a_component_without_a_version_is_not_deployed(shelf: Shelf) -> None:

@@ -148,7 +148,8 @@ def read_components(file: Path) -> list[Found | AgentFound | ServiceFound]:
         code = file.read_text(encoding="utf-8")
         tree = ast.parse(code, filename=str(file))
     except SyntaxError as error:
-        raise InvalidInput(f"{file}:{error.lineno}: does not parse: {error.msg}") from error
+        hint = "" if file.suffix == ".py" else "expected a Python file, a *.workflow.json or a folder"
+        raise InvalidInput(f"{file}:{error.lineno}: does not parse: {error.msg}", hint=hint) from error
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{file}: cannot be read as Python source: {error}") from error
     names = _Names(tree)

@@ -17,6 +17,7 @@ import typer
 from flow_platform.bootstrap import make_sandbox
 from flow_platform.cli import output
 from flow_platform.domain.errors import FlowError, InvalidInput
+from flow_platform.telemetry import configure_logging
 from flow_sdk.wire.isolation import DEFAULT, Isolation
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def doctor(
             output.show_table(("variable", "default", "meaning"), documentation())
         return
     settings = load_settings({"data_dir": data})
+    configure_logging("text", "warning")  # A sandbox that warns says why in its fields.
     if hostile:
         from flow_platform.cli.hostile import try_everything
 

@@ -124,7 +124,7 @@ def cancel(
         cancelled, refused = _cancel_each(remote, execution_ids or [])
     if as_json:
         output.emit_json([document.model_dump(mode="json") for document in cancelled])
-    else:
+    elif cancelled:
         _show(cancelled)
     if refused:
         raise FlowError("\n".join(refused))

@@ -196,6 +196,8 @@ class Remote:
 def unreachable(base_url: str, error: Exception) -> FlowError:
     if isinstance(error, httpx.TimeoutException):
         return FlowError(f"{base_url} did not answer in time", hint="is it overloaded? its log is in DATA/logs")
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        return FlowError(f"{base_url!r} is no address: expected one such as http://127.0.0.1:8420")
     return FlowError(f"{base_url} cannot be reached: {error}", hint="start the platform with: flow up")
 
 

@@ -162,7 +162,11 @@ def promote(
         for component in components:
             active = newest(remote, component, source["id"], "active")
             if active is None:
-                raise FlowError(f"{component.label} is not active in {source['name']}", code="not_promotable")
+                raise FlowError(
+                    f"{component.label} is not active in {source['name']}",
+                    code="not_promotable",
+                    hint=f"flow deployments {component.label} shows where it is; --from names that ring",
+                )
             sources.append(active)
         rolling = [newest(remote, component, target["id"], "validating") for component in components]
         if not yes:

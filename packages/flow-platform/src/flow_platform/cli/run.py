@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import json
 import sys
 from collections.abc import Callable
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 KINDS: Final = ("code-blocks", "transforms", "workflows", "agents")
 FIRST_HOLD_SECONDS: Final = 1.0  # The first words come soon; after that, only the end is of interest.
 HOLD_SECONDS: Final = 20.0  # Shorter than the time-out of a request.
+NAMES_SHOWN: Final = 10
+JSON_HINT: Final = """expected JSON, for example --input '{"name": "value"}', or @FILE"""
 
 
 @with_connection
@@ -89,11 +93,12 @@ def read_input(text: str) -> Any:
         try:
             text = Path(source).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise InvalidInput(f"--input @{source}: cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise InvalidInput(f"--input @{source}: cannot be read: {reason}") from error
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
-        raise InvalidInput(f"{source} is not JSON: {error}: {output.compact(text, 80)!r}") from error
+        raise InvalidInput(f"{source} is not JSON: {error}: {output.compact(text, 80)!r}", hint=JSON_HINT) from error
 
 
 def _refuse_constant(name: str) -> Any:
@@ -120,7 +125,24 @@ def submit(
         body["timeout_seconds"] = timeout
     if delay_seconds is not None:
         body["delay_seconds"] = delay_seconds
-    return str(remote.submit(f"/{kind}/{segment('component', slug)}/executions", body)["execution_id"])
+    try:
+        return str(remote.submit(f"/{kind}/{segment('component', slug)}/executions", body)["execution_id"])
+    except FlowError as error:
+        if error.error_code == "not_found":
+            with contextlib.suppress(FlowError):  # Not every role may list them.
+                error.hint = _published(remote, kind, slug)
+        raise
+
+
+def _published(remote: Remote, kind: str, slug: str) -> str:
+    """What there is instead of a component that there is not."""
+    names = [str(component["slug"]) for component in remote.pages(f"/{kind}", NAMES_SHOWN + 1)]
+    if close := difflib.get_close_matches(slug, names, 1):
+        return f"did you mean {kind}/{close[0]}?"
+    if not names:
+        return f"there are no {kind} yet: flow publish FILE publishes what a file declares"
+    more = ", ..." if len(names) > NAMES_SHOWN else ""
+    return f"published {kind}: {', '.join(names[:NAMES_SHOWN])}{more}"
 
 
 def wait(remote: Remote, execution_id: str) -> StatusDocument:
@@ -177,4 +199,6 @@ def show_result(document: StatusDocument) -> None:
         raise FlowError(f"the execution ended as {status}", hint=hint)
     if error.traceback:
         output.say(error.traceback.rstrip())
+    if error.type == ModuleNotFoundError.__name__:
+        hint = "name its package in dependencies=[...] of the component, and publish it again"
     raise FlowError(f"{error.type}: {error.message}" if error.type else error.message, details=error.details, hint=hint)

@@ -120,10 +120,12 @@ def _how_to_deploy(tx: Transaction, component: Component, ring: Ring, why: str) 
     if why:
         return f"see flow deployments {name} --ring {ring.name}"
     rings = tx.catalog.list_rings(component.org_id, component.workspace_id)
-    for earlier in sorted((one for one in rings if one.order < ring.order), key=lambda one: -one.order):
+    before = sorted((one for one in rings if one.order < ring.order), key=lambda one: -one.order)
+    for earlier in before:
         current = tx.rollouts.current(component.id, earlier.id)
         if any(deployment.state is DeploymentState.ACTIVE for deployment in current):
-            return f"it is active in ring {earlier.name!r}: flow promote {name} --to {ring.name}"
+            source = "" if earlier is before[0] else f" --from {earlier.name}"
+            return f"it is active in ring {earlier.name!r}: flow promote {name}{source} --to {ring.name}"
     return f"publish it into that ring: flow publish PATH --ring {ring.name}"
 
 

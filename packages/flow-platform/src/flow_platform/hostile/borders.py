@@ -16,7 +16,8 @@ from flow_platform.hostile.attempt import Attempt
 from flow_platform.hostile.box import Box
 from flow_platform.settings import load_settings
 
-_EXPRESSION_SECONDS: Final = 5.0
+_EXPRESSION_SECONDS: Final = 5.0  # Of the processor: how long a busy machine lets it wait tells nothing.
+_CODE: Final = ("class", "import", "eval")  # An expression with one of these holds only if it was run as code.
 _DATA: Final[dict[str, Any]] = {"text": "a" * 2_000, "list": list(range(2_000)), "x": {"y": 1}}
 _EXPRESSIONS: Final = (
     "().__class__.__base__.__subclasses__() != []",
@@ -54,18 +55,18 @@ _OPEN: Final = ("0.0.0.0", "::", "192.0.2.1", "")  # noqa: S104 - what must be r
 
 
 async def _expressions(_: Box) -> list[Answer]:
-    """Each is refused or false, and none takes long."""
+    """Each is refused, or no code that it names runs, and none takes long."""
     return [await asyncio.to_thread(_expression, text) for text in _EXPRESSIONS]
 
 
 def _expression(text: str) -> Answer:
-    began = time.monotonic()
+    began = time.thread_time()
     try:
         reached = compile_condition(text).evaluate(_DATA, {}, {})
-        how = "OK it holds" if reached and "class" in text + "import" else f"evaluates to {reached}"
+        how = "OK it holds" if reached and any(word in text for word in _CODE) else f"evaluates to {reached}"
     except FlowError as error:
         how = error.message[:60]
-    late = time.monotonic() - began > _EXPRESSION_SECONDS
+    late = time.thread_time() - began > _EXPRESSION_SECONDS
     return expect(40, f"condition {text[:40]!r}", how, refused=not how.startswith("OK") and not late)
 
 

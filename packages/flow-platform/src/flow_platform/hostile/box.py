@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, cast
 
 from flow_platform.hostile import own_kernel
@@ -56,11 +57,13 @@ class Run:
 @dataclass
 class Box:
     """Attributes:
+    folder: For environments: kept until the sandbox is closed, which makes waiting containers of them until then.
     weak: Names of what `Sandbox.check` says that this machine does not hold.
     """
 
     sandbox: Sandbox
     canaries: Canaries
+    folder: Path
     weak: frozenset[str] = frozenset()
 
     def judge(self, found: list[Answer]) -> list[Answer]:

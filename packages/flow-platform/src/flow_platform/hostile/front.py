@@ -101,7 +101,7 @@ async def _screens(world: World) -> list[Answer]:
 
     def shown(command: str) -> str:
         program = [sys.executable, "-P", "-c", "from flow_platform.cli import main; main()", command, execution, *where]
-        done = subprocess.run(program, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(program, capture_output=True, timeout=300, check=False)
         return (done.stdout + done.stderr).decode()
 
     texts = await asyncio.gather(*(asyncio.to_thread(shown, command) for command in ("events", "show")))

@@ -28,8 +28,7 @@ async def main(secret: str, rounds: int) -> dict:
     return {"rounds": sum(seen), "secret": secret}
 """
 _ROUNDS: Final = 20
-_VICTIM_STARTS_SECONDS: Final = 20.0
-_CONNECT_SECONDS: Final = 3.0
+_CONNECT_SECONDS: Final = 20.0
 _ERRORS: Final = ("-ERR", "Permissions Violation", "permissions violation", "err_code", "Authorization")
 
 

@@ -15,7 +15,7 @@ _CLONES: Final = 4
 _NEAR: Final = 64
 """Numbers that grow by less than this from container to container would count the containers."""
 
-_READY_SECONDS: Final = 20.0
+_READY_SECONDS: Final = 120.0
 
 _LISTEN: Final = """
 import os, socket, time
@@ -70,7 +70,7 @@ async def _one_after_the_other(box: Box) -> list[Answer]:
 async def _side_by_side(box: Box) -> list[Answer]:
     """One listens while the other looks for it; both of one tenant, which is the harder case."""
     events: asyncio.Queue[bytes] = asyncio.Queue()
-    listening = asyncio.create_task(box.run(_LISTEN, on_event=events.put_nowait))
+    listening = asyncio.create_task(box.run(_LISTEN, on_event=events.put_nowait, deadline=2 * _READY_SECONDS))
     try:
         async with asyncio.timeout(_READY_SECONDS):
             await events.get()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, TypeVar
 
 from flow_platform.hostile import (
@@ -51,12 +53,13 @@ AT_ONCE: Final = 3
 @asynccontextmanager
 async def box_around(sandbox: Sandbox, planted: Canaries) -> AsyncGenerator[Box]:
     """Opens a sandbox with canaries around it."""
-    await sandbox.open()
-    try:
-        weak = frozenset(check.name for check in await sandbox.check() if check.level == "weak")
-        yield Box(sandbox, planted, weak)
-    finally:
-        await sandbox.close()
+    with tempfile.TemporaryDirectory(prefix="flow-hostile-") as folder:
+        await sandbox.open()
+        try:
+            weak = frozenset(check.name for check in await sandbox.check() if check.level == "weak")
+            yield Box(sandbox, planted, Path(folder), weak)
+        finally:
+            await sandbox.close()
 
 
 async def try_all(attempts: Sequence[Attempt[Place]], place: Place, at_once: int = AT_ONCE) -> list[Answer]:

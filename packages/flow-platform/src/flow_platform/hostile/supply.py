@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +24,9 @@ _BUILD_TOOLS: Final = "import json\ndef say(answers):\n    print('ANSWERS' + jso
 
 async def _shadows(box: Box) -> list[Answer]:
     """An environment whose packages bear the names of the standard library's and the SDK's."""
-    with tempfile.TemporaryDirectory(prefix="flow-hostile-") as folder:
-        root = _shadowing(Path(folder))
-        spec = ContainerSpec(tenant="hostile", environment_digest=root.name, environment_path=root)
-        run = await box.try_inside("shadow", spec=spec)
-    return answers(run.output)
+    root = _shadowing(box.folder)
+    spec = ContainerSpec(tenant="hostile", environment_digest=root.name, environment_path=root)
+    return answers((await box.try_inside("shadow", spec=spec)).output)
 
 
 def _shadowing(root: Path) -> Path:

@@ -25,7 +25,7 @@ async def main(names: list[str], depth: int = 0) -> dict:
         given = {"names": names, "depth": depth + 1}
         try:
             ended = await client.execute_code_block(
-                names[depth % len(names)], given, None, ring_id=os.environ["RING_ID"]
+                names[depth % len(names)], given, None, ring_id=os.environ["RING_ID"], timeout_seconds=1800
             )
         except PlatformClientError as error:
             return {"depth": depth, "refused": error.code or str(error)}

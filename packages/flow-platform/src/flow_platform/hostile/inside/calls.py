@@ -16,7 +16,7 @@ def main(requests: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def ask(method: str, path: str, body: Any = None, token: str | None = None) -> list[Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", API_PORT, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", API_PORT, timeout=120)
     headers = {"Authorization": f"Bearer {token or os.environ['AUTH_TOKEN']}", "Content-Type": "application/json"}
     try:
         connection.request(method, path, None if body is None else json.dumps(body), headers)

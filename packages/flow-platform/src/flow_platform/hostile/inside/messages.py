@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 NATS_PORT = 4222
-SECONDS = 1.0
+FLOOD_SECONDS = 1.0
+ANSWER_SECONDS = 20.0  # Every PING is answered or ends the connection; a busy machine takes its time.
 
 
 def main(victim: str, runner: str, flood: bool = False) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def main(victim: str, runner: str, flood: bool = False) -> dict[str, Any]:
             said[f"connect with {name}"] = talk(connection, b"PING\r\n", 0.3)
     for name, lines in attacks(victim, own, runner).items():
         with connect(os.environ["AUTH_TOKEN"]) as connection:
-            said[name] = talk(connection, lines, SECONDS / 4 if name.startswith("subscribe") else 0.0)
+            said[name] = talk(connection, lines, 0.25 if name.startswith("subscribe") else 0.0)
     if flood:
         said["flood"] = str(exhaust())
     return said
@@ -37,7 +38,7 @@ def talk(connection: socket.socket, lines: bytes, seconds: float) -> str:
     """What is heard until the answer to the PING, and for so many seconds after it."""
     heard = b""
     is_answered = False
-    ends = time.monotonic() + SECONDS
+    ends = time.monotonic() + ANSWER_SECONDS
     try:
         connection.sendall(lines)
         while (left := ends - time.monotonic()) > 0:
@@ -105,7 +106,7 @@ def exhaust() -> int:
     sent = 0
     try:
         held.extend(connect(os.environ["AUTH_TOKEN"]) for _ in range(100))
-        ends = time.monotonic() + SECONDS
+        ends = time.monotonic() + FLOOD_SECONDS
         while time.monotonic() < ends:
             for one in held:
                 one.settimeout(0.05)
