@@ -62,7 +62,11 @@ async def test_its_events_come_in_the_order_of_what_happened(ring: AgentRing) ->
     seen = [event async for event in ring.follow(execution_id)]
 
     told = first_told(seen)
-    assert [name for name, _ in told] == ["message", *["tool_call"] * 2, *["chunk"] * 3, "message", "done"]
+    names = [name for name, _ in told]
+    # Three words come in one to three chunks: where the agent had to wait, those that had gathered are sent as one.
+    assert 1 <= names.count("chunk") <= 3
+    once = [name for number, name in enumerate(names) if name != "chunk" or names[number - 1] != "chunk"]
+    assert once == ["message", *["tool_call"] * 2, "chunk", "message", "done"]
     assert told[0][1] == {"turn": 0, "role": "user", "text": "Weather!"}
     assert [data["status"] for name, data in told if name == "tool_call"] == ["called", "completed"]
     assert "".join(data["text"] for name, data in told if name == "chunk") == "one two three"
