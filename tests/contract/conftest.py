@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from flow_platform.store import open_store, tables, transaction
+from flow_platform.store import open_store, postgresql, tables, transaction
 from flow_platform.store.base import Store
 from tests.support.polling import eventually
 from tests.support.postgresql_server import PostgresqlServer, server_binaries
@@ -32,7 +32,12 @@ _EMPTY: Any = f"SET session_replication_role = replica; {_DELETES}; RESET sessio
 def postgresql_server() -> Iterator[PostgresqlServer]:
     if server_binaries() is None:
         pytest.skip("no PostgreSQL server on this machine: run scripts/test-services")
-    with PostgresqlServer() as server:
+    with PostgresqlServer() as server, pytest.MonkeyPatch.context() as patch:
+        # Two stores of one process wait for each other's locks: on a slow machine for longer than production should.
+        assert "lock_timeout = '3s'" in postgresql._SESSION
+        patch.setattr(
+            postgresql, "_SESSION", postgresql._SESSION.replace("lock_timeout = '3s'", "lock_timeout = '30s'")
+        )
         _in_a_thread(_migrate(server.create_database("flow_template")))
         yield server
 
@@ -111,4 +116,4 @@ def _require_no_sessions(connection: psycopg.Connection[Any]) -> None:
         ).fetchall()
         assert names == [], "a connection was left open"
 
-    eventually(none_left, timeout=5)
+    eventually(none_left, timeout=60)

@@ -69,7 +69,7 @@ class SmallDisk:
 
     def close(self) -> None:
         if self._is_mounted:
-            subprocess.run(["umount", self._folder], check=True)
+            subprocess.run(["umount", "--lazy", self._folder], check=True)  # Its last user may still be ending.
 
 
 @pytest.fixture

@@ -232,10 +232,10 @@ async def test_a_budget_misses_nothing_that_is_recorded_at_the_moment_it_is_set(
     def append_slowly(tx: Transaction) -> None:
         tx.ledger.append(entry("early", 700))
         appended.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     recording = asyncio.create_task(one.write(append_slowly))
-    await asyncio.to_thread(appended.wait, 10)
+    await asyncio.to_thread(appended.wait, 60)
     setting = asyncio.create_task(
         two.write(lambda tx: tx.budgets.save("org", "workspace", Budget(1000), "admin", NOON))
     )

@@ -72,11 +72,12 @@ async def test_two_processes_never_acquire_the_same_execution(stores: tuple[Stor
             claimed[number].extend(got)
             empty = 0 if got else empty + 1
 
+    for number in range(2):  # Else one process may be through before the other has begun.
+        claimed[number].extend(await stores[number].write(claim))
     await asyncio.gather(*(worker(number % 2) for number in range(8)))
 
     assert len(claimed[0]) + len(claimed[1]) == 300
     assert set(claimed[0]) | set(claimed[1]) == {one.id for one in executions}
-    assert all(claimed), "both had their part"
 
 
 async def test_what_another_process_has_locked_is_passed_over(stores: tuple[Store, Store]) -> None:
@@ -87,11 +88,11 @@ async def test_what_another_process_has_locked_is_passed_over(stores: tuple[Stor
     def hold(tx: Transaction) -> list[str]:
         found = tx.executions.acquire(NOW, 2)
         locked.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return [one.id for one in found]
 
     holding = asyncio.ensure_future(stores[0].write(hold))
-    assert await asyncio.to_thread(locked.wait, 10)
+    assert await asyncio.to_thread(locked.wait, 60)
     acquired = await stores[1].write(lambda tx: tx.executions.acquire(NOW, 10))
     due = await stores[1].write(lambda tx: tx.executions.due(NOW + 60 * SECOND, 10))
     go_on.set()
@@ -168,7 +169,7 @@ async def test_a_deadlock_between_two_processes_ends_with_both_done(stores: tupl
         tx.executions.adopt_child(order[0])
         if first_runs[number]:
             first_runs[number] = False
-            both_hold.wait(10)
+            both_hold.wait(60)
         tx.executions.adopt_child(order[1])
         return "done"
 

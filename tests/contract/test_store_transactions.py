@@ -127,11 +127,11 @@ async def test_a_read_is_one_snapshot_while_others_write(store: Store) -> None:
     def look_twice(tx: Transaction) -> tuple[object, object]:
         first = tx.executions.find(one.id)
         first_look.set()
-        assert written.wait(10)
+        assert written.wait(60)
         return first, tx.executions.find(one.id)
 
     reading = asyncio.ensure_future(store.read(look_twice))
-    assert await asyncio.to_thread(first_look.wait, 10)
+    assert await asyncio.to_thread(first_look.wait, 60)
     await store.write(lambda tx: tx.executions.update(one, started(one)))
     written.set()
 
@@ -145,11 +145,11 @@ async def test_a_cancelled_caller_leaves_a_whole_write(store: Store) -> None:
 
     def operation(tx: Transaction) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         tx.executions.insert(one, Payload({"a": 1}))
 
     writing = asyncio.ensure_future(store.write(operation))
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 60)
     writing.cancel()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):

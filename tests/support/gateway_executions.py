@@ -114,7 +114,7 @@ class Execution:
             self._gateway.attach(accepted, self.session)
 
 
-async def eventually(assertion: Callable[[], None], within: float = 10.0) -> None:
+async def eventually(assertion: Callable[[], None], within: float = 60.0) -> None:
     """Repeats an assertion until it holds, or fails with its last failure."""
     ends = asyncio.get_running_loop().time() + within
     while True:

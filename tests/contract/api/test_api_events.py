@@ -40,7 +40,7 @@ class Reader:
     async def next(self) -> dict[str, Any] | None:
         """The next event as its fields, or None at the end of the stream."""
         fields: dict[str, Any] = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for line in self._lines:
                 if line == "" and "data" in fields:
                     return fields | {"data": json.loads(fields["data"])}
@@ -67,7 +67,7 @@ async def _read(
 
 
 def _client(token: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=10, trust_env=False)
+    return httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False)
 
 
 def _events_url(base_url: str, tenant: Tenant, assignment: Assignment) -> str:

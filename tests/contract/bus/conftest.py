@@ -20,7 +20,7 @@ Eventually = Callable[..., Awaitable[Any]]
 def eventually() -> Eventually:
     """Repeats an assertion until it holds, or fails with its last failure."""
 
-    async def wait(assertion: Callable[[], Any], within: float = 15.0) -> Any:
+    async def wait(assertion: Callable[[], Any], within: float = 60.0) -> Any:
         deadline = asyncio.get_running_loop().time() + within
         while True:
             try:

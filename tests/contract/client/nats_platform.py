@@ -33,7 +33,7 @@ class Platform:
         info = await self.jetstream.stream_info(f"EXEC_{kind.upper()}", subjects_filter=subject)
         count = (info.state.subjects or {}).get(subject, 0)
         subscription = await self.jetstream.subscribe(subject, ordered_consumer=True)
-        found = [await subscription.next_msg(timeout=5) for _ in range(count)]
+        found = [await subscription.next_msg(timeout=60) for _ in range(count)]
         await subscription.unsubscribe()
         return [message.data for message in found]
 
@@ -52,6 +52,6 @@ class Platform:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - it is in another process.
             await asyncio.sleep(0.01)

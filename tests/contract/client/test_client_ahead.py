@@ -99,7 +99,7 @@ class Platform:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 90)
         assert out, err.decode()
         return json.loads(out)
 

@@ -85,7 +85,7 @@ class Platform:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 90)
         assert out, err.decode()
         said: dict[str, Any] = json.loads(out)
         return said
