@@ -10,12 +10,25 @@ from typing import Any
 import pytest
 
 from tests.support.clients import RingClient
-from tests.support.flow_program import Platform, running
+from tests.support.flow_program import Platform, eventually, running
 
 pytestmark = pytest.mark.slow
 
 COMPONENTS = Path(__file__).with_name("nested_components.py")
 PAYLOAD = 2 << 20
+TRESPASSER = r"""
+import socket
+from flow_sdk import code_block
+
+@code_block
+def trespasser() -> bool:
+    heard = b""
+    with socket.create_connection(("127.0.0.1", 4222), 10) as gateway:
+        gateway.sendall(b'CONNECT {"auth_token":"guess"}\r\n')
+        while part := gateway.recv(65536):
+            heard += part
+    return b"Authorization Violation" in heard
+"""
 
 
 @pytest.fixture(scope="module", params=["socket", "nats"])
@@ -93,3 +106,25 @@ async def test_a_component_that_speaks_the_contract_itself(channel: Platform, pa
     # Statuses travel on a stream of their own, so their place among the events is open.
     assert ("status", {"status": "thinking"}) in events
     assert [event for event in events if event[0] != "status"] == [("message", {"saw": "hi"}), ("chunk", {"text": "a"})]
+
+
+async def test_what_the_gateway_refuses_is_in_the_audit_log(channel: Platform, tmp_path: Path) -> None:
+    source = tmp_path / "trespasser.py"
+    source.write_text(TRESPASSER)
+    published = channel.flow("publish", source)
+    assert published.returncode == 0, published.stderr
+    async with RingClient(channel) as ring:
+        document = await ring.run("trespasser", {})
+    assert document["output"] is True, document
+    subject = f"execution:{document['execution_id']}"
+
+    def told() -> list[dict[str, Any]]:
+        return json.loads(channel.flow("audit", "--subject", subject, "--json").stdout)
+
+    entry = eventually(told, 60)[-1]  # Of an answer that got lost there would be another.
+    assert (entry["kind"], entry["action"], entry["code"]) == ("refusal", "NATS CONNECT", "token_invalid")
+    assert (entry["who"]["credential"], entry["from"]["gateway"]) == ("attempt:1", "nats")
+    assert entry["from"]["runner"]
+    listed = channel.flow("audit", "--subject", subject).stdout
+    assert "NATS CONNECT" in listed
+    assert "401 token_invalid x" in listed

@@ -13,6 +13,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from flow_platform.bus.gateway import Gateway
+from flow_platform.bus.sessions import DenialCode, Tried
 from flow_platform.domain.errors import FlowError
 
 
@@ -27,6 +28,7 @@ class RecordingSession:
         self.refuse: FlowError | None = None
         self.going = asyncio.Event()
         self.going.set()
+        self.denials: list[tuple[str, str, str]] = []
         self.inputs = 0
         self.most_waiting = 0
         self._waiting = 0
@@ -49,6 +51,9 @@ class RecordingSession:
             raise self.refuse
         self.published.append((kind, body))
         return len(self.published)
+
+    def denied(self, tried: Tried, code: DenialCode, subject: str = "") -> None:
+        self.denials.append((tried, code, subject))
 
 
 class Execution:

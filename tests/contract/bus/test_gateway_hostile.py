@@ -11,6 +11,7 @@ from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.errors import APIError, NotFoundError
 
+from flow_platform.bus import gateway as gateway_module
 from flow_platform.bus import gateway_connection, gateway_limits
 from flow_platform.bus.gateway import Gateway
 from flow_platform.bus.gateway_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, MAX_PAYLOAD_BYTES, MAX_SUBSCRIPTIONS
@@ -48,6 +49,7 @@ async def lives(execution: Execution) -> None:
         assert json.loads(message.data) == {"input_data": {"of": execution.id}}
         await client.jetstream().publish(f"exec.output.{execution.id}", b"{}")
         await client.drain()
+    assert execution.session.denials == []
 
 
 @pytest.mark.parametrize("token", ["token-b", "token", "token-aa", "", "x", "%ff%00", "%F0%9F%98%80"])
@@ -336,6 +338,78 @@ async def test_a_flood_of_operations_is_slowed_down(hostile, victim):
         received += len(await asyncio.get_running_loop().sock_recv(bare, 1 << 20))
     least = gateway_limits.TICK * (count - gateway_limits.MAX_OPERATIONS_AT_ONCE) / gateway_limits.OPERATIONS_PER_TICK
     assert asyncio.get_running_loop().time() - started >= least - 2 * gateway_limits.TICK
+
+
+async def test_what_is_not_allowed_is_told_of_and_nothing_else(gateway, hostile):
+    """The session hears what was tried, with what, and why not; each time."""
+
+    async def denied(line: bytes) -> list[tuple[str, str, str]]:
+        hostile.session.denials.clear()
+        bare = await hostile.dial_authorized()
+        await send(bare, line + b"PING\r\n")
+        await receive_until(bare, b"PONG\r\n")
+        bare.close()
+        return hostile.session.denials
+
+    assert await denied(b"SUB _INBOX.> 1\r\nPUB exec.events.0199-a 2\r\n{}\r\n") == []
+    assert await denied(b"SUB exec.> 1\r\nSUB > 2\r\n") == [("SUB", "forbidden", "exec.>"), ("SUB", "forbidden", ">")]
+    assert await denied(b"PUB exec.output.0199-b 0\r\n\r\n" * 2) == [("PUB", "forbidden", "exec.output.0199-b")] * 2
+    assert await denied(b"PUB exec.status.0199-a flow.wake 0\r\n\r\n") == [("PUB", "forbidden", "flow.wake")]
+    assert await denied(b"PUB $JS.API.STREAM.LIST _INBOX.a 0\r\n\r\n") == [("PUB", "forbidden", "$JS.API.STREAM.LIST")]
+    create = b'{"config":{"filter_subject":"exec.input.0199-b"}}'
+    assert await denied(b"PUB $JS.API.CONSUMER.CREATE.EXEC_INPUT _INBOX.a %d\r\n%b\r\n" % (len(create), create)) == [
+        ("PUB", "forbidden", "a consumer for 'exec.input.0199-b'")
+    ]
+    many = b"".join(b"SUB _INBOX.a%d %d\r\n" % (n, n) for n in range(MAX_SUBSCRIPTIONS + 1))
+    assert await denied(many) == [("SUB", "rate_limited", f"_INBOX.a{MAX_SUBSCRIPTIONS}")]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b'CONNECT {"auth_token":"token-b"}\r\n', "token_invalid"),
+        (b"CONNECT {}\r\n", "unauthenticated"),
+        (b"CONNECT no JSON\r\n", "unauthenticated"),
+        (b"SUB exec.> 1\r\n", "unauthenticated"),
+        (b"PUB exec.output.0199-a 33000000\r\nx" + b"y" * 5000, "unauthenticated"),
+    ],
+)
+async def test_who_does_not_show_a_token_is_told_of_once(hostile, line, code):
+    bare = await hostile.dial()
+    await send(bare, line + b"PING\r\n")
+    assert b"-ERR" in await receive_all(bare)
+    assert hostile.session.denials == [("CONNECT", code, "")]
+
+
+async def test_one_connection_too_many_is_told_of(hostile):
+    for _ in range(MAX_CONNECTIONS):
+        await hostile.dial_authorized()
+    assert await receive_all(await hostile.dial()) == b""
+    assert hostile.session.denials == [("CONNECT", "rate_limited", "")]
+
+
+async def test_who_goes_on_after_the_end_is_told_of(gateway, hostile, monkeypatch):
+    """An ended execution's connection that still sends; one that is quiet is cut without a word."""
+    monkeypatch.setattr(gateway_module, "END_GRACE", 0.0)
+    await hostile.dial_authorized()
+    await gateway.end(hostile.session)
+    assert hostile.session.denials == []
+    hostile.session.going.clear()
+    sending = await hostile.dial_authorized()
+    await send(sending, b"PUB exec.events.0199-a 2\r\n{}\r\n" * 2 * MAX_IN_FLIGHT)
+
+    def has_more_to_say() -> None:
+        assert any(each.is_cut_short for each in gateway._attached[id(hostile.session)].connections)
+
+    await eventually(has_more_to_say)
+    ending = asyncio.create_task(gateway.end(hostile.session))
+
+    def told() -> None:
+        assert hostile.session.denials == [("CONNECT", "token_revoked", "")]
+
+    await eventually(told)
+    hostile.session.going.set()
+    await ending
 
 
 async def test_an_api_request_is_small(hostile):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from flow_platform.runner import refusals
 from flow_platform.runner.config import Channel
+from flow_platform.runner.relay import MAX_NATS_ACCEPTED
 from flow_sdk.wire.runner import Limits
 from tests.contract.runner.conftest import StartRunner, http_api
 from tests.contract.runner.fake_engine import FakeEngine, assignment, becomes
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -78,6 +83,59 @@ async def main():
     output = await engine.run(work)
     assert str(output.content["output"]).startswith("Platform"), output.content
     assert "stolen" not in engine.statuses.get(work.execution_id, [])
+
+
+async def test_what_a_container_was_refused_is_told_with_heartbeats(
+    engine: FakeEngine, start_runner: StartRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it tries all the time: a kind with its number."""
+    monkeypatch.setattr(refusals, "EVERY_SECONDS", 0.0)  # Each heartbeat tells, so that nothing is waited for.
+    await start_runner()
+    guesses = """
+import contextlib, socket
+def main(times: int) -> int:
+    heard = b""
+    for _ in range(times):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", 4222), 10) as gateway:
+            gateway.sendall(b'CONNECT {"auth_token":"guess"}\\r\\n')
+            while part := gateway.recv(65536):
+                heard += part
+    return heard.count(b"Authorization Violation")
+"""
+    inside = """
+import os, socket, urllib.parse
+def main(times: int) -> int:
+    token = urllib.parse.urlsplit(os.environ["NATS_URL"]).password
+    heard = b""
+    with socket.create_connection(("127.0.0.1", 4222), 10) as gateway:
+        lines = "PUB exec.output.another 2\\r\\n{}\\r\\n" * times
+        gateway.sendall(('CONNECT {"auth_token":"%s"}\\r\\n' % token + lines + "PING\\r\\n").encode())
+        while not heard.endswith(b"PONG\\r\\n"):
+            heard += gateway.recv(65536)
+    return heard.count(b"Permissions Violation")
+"""
+    guessing, publishing = assignment(guesses, {"times": MAX_NATS_ACCEPTED + 6}), assignment(inside, {"times": 400})
+    assert (await engine.run(guessing)).content["output"] == MAX_NATS_ACCEPTED
+    assert (await engine.run(publishing)).content["output"] == 400
+
+    def counted() -> dict[tuple[str, ...], int]:
+        found: Counter[tuple[str, ...]] = Counter()
+        for told in [one for beat in engine.heartbeats for one in beat.refusals]:
+            found[told.execution_id, told.tried, told.code] += told.count
+        return found
+
+    expected = {
+        (guessing.execution_id, "CONNECT", "token_invalid"): MAX_NATS_ACCEPTED,
+        (guessing.execution_id, "CONNECT", "rate_limited"): 6,
+        (publishing.execution_id, "PUB", "forbidden"): 400,
+    }
+
+    async def probe() -> dict[tuple[str, ...], int]:
+        return counted()
+
+    # More, if the answer to a heartbeat was lost: then it is told again.
+    found = await eventually(probe, lambda seen: all(seen.get(key, 0) >= least for key, least in expected.items()), 30)
+    assert found.keys() == expected.keys()
 
 
 async def test_events_over_nats_count_against_the_limit(engine: FakeEngine, start_runner: StartRunner) -> None:

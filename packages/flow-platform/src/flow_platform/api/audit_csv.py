@@ -12,7 +12,7 @@ from flow_platform.domain.audit import AuditEntry
 
 COLUMNS: Final = (
     *("sequence", "at", "kind", "subject", "role", "credential", "action", "workspace_id", "target", "changed"),
-    *("status", "code", "count", "address", "user_agent", "request_id", "hash"),
+    *("status", "code", "count", "address", "user_agent", "request_id", "runner", "hash"),
 )
 
 

@@ -59,6 +59,7 @@ class Gateway:
         accepted.setblocking(False)
         if attached.room.connections >= MAX_CONNECTIONS:
             accepted.close()
+            session.denied("CONNECT", "rate_limited")
             return
         attached.room.connections += 1
         self._start(attached, self._serve(accepted, attached))
@@ -77,6 +78,8 @@ class Gateway:
         while loop.time() < cut_at and not all(each.is_idle for each in attached.connections):  # noqa: ASYNC110
             await asyncio.sleep(END_POLL)
         for connection in list(attached.connections):
+            if connection.is_cut_short:
+                session.denied("CONNECT", "token_revoked")
             connection.cut(_ENDED, linger=0.0)
         while attached.tasks and loop.time() < deadline:
             await asyncio.wait(attached.tasks, timeout=deadline - loop.time())

@@ -32,7 +32,7 @@ from flow_platform.bus.gateway_protocol import (
     Unsubscribe,
     Violation,
 )
-from flow_platform.bus.sessions import GatewaySession, MessageKind
+from flow_platform.bus.sessions import DenialCode, GatewaySession, MessageKind, Tried
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.errors import FlowError
 from flow_sdk.wire import subjects
@@ -108,6 +108,11 @@ class GatewayConnection(asyncio.Protocol):
             fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
         return unread[0] == 0
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its container still has something to say that is not heard, if it is cut now."""
+        return self._authorized and not self._cut and not self.is_idle
+
     def cut(self, reason: str, linger: float = LINGER) -> None:
         """Says why, and closes. A client that does not read is waited for `linger` seconds."""
         if self._transport is None:
@@ -126,7 +131,7 @@ class GatewayConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._out.open(self._transport)
-        self._set_timer(AUTH_TIMEOUT, lambda: self.cut("Authentication Timeout"))
+        self._set_timer(AUTH_TIMEOUT, lambda: self._refuse("unauthenticated", "Authentication Timeout"))
         information = {
             "server_id": "FLOWGATEWAY",
             "server_name": "flow-gateway",
@@ -196,7 +201,7 @@ class GatewayConnection(asyncio.Protocol):
     def _await_more(self) -> None:
         size = self._parser.announced_bytes
         if not self._authorized and max(size, self._parser.buffered_bytes) > MAX_CONTROL_LINE_BYTES:
-            return self.cut(_UNAUTHORIZED)
+            return self._refuse("unauthenticated")
         if size >= RESERVE_FROM_BYTES and self._reserved is None:
             if not self._room.may_hold(size):
                 return self._pause_until_room()
@@ -234,13 +239,13 @@ class GatewayConnection(asyncio.Protocol):
 
     def _handle(self, operation: Operation) -> None:
         match operation:
-            case Violation():
-                self.cut(operation.reason)
             case Connect() if not self._authorized:
                 self._connect(operation.options)
             case _ if not self._authorized:
                 self._release_reserved()
-                self.cut(_UNAUTHORIZED)
+                self._refuse("unauthenticated", operation.reason if isinstance(operation, Violation) else _UNAUTHORIZED)
+            case Violation():
+                self.cut(operation.reason)
             case Publish():
                 held, self._reserved = self._reserved, None
                 self._publish(operation, held or 0)
@@ -259,7 +264,7 @@ class GatewayConnection(asyncio.Protocol):
         offered = [options.get(field) for field in ("auth_token", "pass", "user")]
         tokens = [token for token in offered if isinstance(token, str) and token and token.isascii()]
         if not any(self._session.check(token) for token in tokens):
-            return self.cut(_UNAUTHORIZED)
+            return self._refuse("token_invalid" if tokens else "unauthenticated")
         self._authorized = True
         self._out.verbose = options.get("verbose") is True
         self._out.acknowledge()
@@ -269,8 +274,9 @@ class GatewayConnection(asyncio.Protocol):
 
     def _subscribe(self, operation: Subscribe) -> None:
         if not operation.subject.startswith(jetstream.INBOX):
-            return self._deny("Subscription to", operation.subject)
+            return self._deny("SUB", "Subscription to", operation.subject)
         if len(self._out.subscriptions) >= MAX_SUBSCRIPTIONS:
+            self._session.denied("SUB", "rate_limited", _text(operation.subject))
             return self.cut("maximum subscriptions exceeded")
         self._out.subscriptions[operation.subscription_id] = Subscription(operation.subject.split(b"."))
         self._out.acknowledge()
@@ -295,14 +301,14 @@ class GatewayConnection(asyncio.Protocol):
             return self._start(self._store(kind, operation, held))
         self._room.release(held)
         if reply and not reply.startswith(jetstream.INBOX):
-            return self._deny("Publish with Reply of", reply)
+            return self._deny("PUB", "Publish with Reply of", reply)
         if subject.startswith(jetstream.ACKNOWLEDGE):
             self._out.acknowledge()
             return self._input_acknowledged(subject, operation.body, reply)
         if subject.startswith(jetstream.API):
             self._out.acknowledge()
             return self._call(subject, operation.body, reply)
-        self._deny("Publish to", subject)
+        self._deny("PUB", "Publish to", subject)
         return self._out.answer(reply, jetstream.refused(f"publish to {_text(subject)}").document)
 
     async def _store(self, kind: MessageKind, operation: Publish, held: int) -> None:
@@ -344,6 +350,8 @@ class GatewayConnection(asyncio.Protocol):
         outcome = self._stream.call(_text(subject[len(jetstream.API) :]), body)
         match outcome:
             case jetstream.Answer():
+                if outcome.refused:
+                    self._session.denied("PUB", "forbidden", outcome.refused)
                 self._out.answer(reply, outcome.document)
             case jetstream.Deliver():
                 self._out.answer(reply, outcome.document)
@@ -415,8 +423,14 @@ class GatewayConnection(asyncio.Protocol):
                 return
             self._out.send(to, body, named=named, reply=reply, status=status)
 
-    def _deny(self, what: str, subject: bytes) -> None:
-        _log.info("container refused", extra=self._fields(what=what, subject=_text(subject)))
+    def _refuse(self, code: DenialCode, reason: str = _UNAUTHORIZED) -> None:
+        """Ends a connection that has not shown who it is."""
+        if not self._cut:
+            self._session.denied("CONNECT", code)
+        self.cut(reason)
+
+    def _deny(self, tried: Tried, what: str, subject: bytes) -> None:
+        self._session.denied(tried, "forbidden", _text(subject))
         self._out.error(b'Permissions Violation for %b "%b"' % (what.encode(), subject))
 
     def _set_timer(self, delay: float, action: Callable[[], None]) -> None:

@@ -38,9 +38,10 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer with this JSON document."""
+    """Answer with this JSON document. `refused`: what was asked for, if it may not be had."""
 
     document: dict[str, Any]
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ class InputStream:
 
 def refused(what: str) -> Answer:
     """A client that asks for what it may not have learns it at once, instead of by a time-out."""
-    return _error(403, 10199, f"permissions violation: {what} is not this execution's")
+    return Answer(error_document(403, 10199, f"permissions violation: {what} is not this execution's"), what)
 
 
 def error_document(code: int, error_code: int, description: str) -> dict[str, Any]:

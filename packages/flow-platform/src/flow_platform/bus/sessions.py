@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 MessageKind = Literal["output", "events", "status"]
+Tried = Literal["CONNECT", "PUB", "SUB"]
+DenialCode = Literal["unauthenticated", "token_invalid", "token_revoked", "forbidden", "rate_limited"]
+"""As the API calls it: nothing offered, not this session's token, the attempt has ended, not allowed, too many."""
 
 
 class GatewaySession(Protocol):
@@ -31,4 +34,8 @@ class GatewaySession(Protocol):
         Raises:
             FlowError: Refused. The container gets the error's message and HTTP status as a JetStream error.
         """
+        ...
+
+    def denied(self, tried: Tried, code: DenialCode, subject: str = "") -> None:
+        """Is told of what the gateway did not allow, as often as the container tries it. Must be cheap."""
         ...

@@ -13,12 +13,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from flow_platform.domain import errors, rate_limit
 from flow_platform.domain.clock import Clock
 from flow_platform.domain.rate_limit import Bucket, RateLimit
-from flow_platform.engine.audited import Origin
 from flow_platform.store.base import Store, Transaction
 
 logger = logging.getLogger(__name__)
@@ -30,6 +29,12 @@ ENTRIES: Final = RateLimit(count=300, period=timedelta(hours=1), burst=100)
 OTHERS: Final = "(others)"
 OTHERS_EVERY: Final = timedelta(minutes=1)
 MAX_BUCKETS: Final = 10_000
+
+
+class Whence(Protocol):
+    """Where a refusal comes from: a dataclass, whose fields an entry shows as they are."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class _Gathered:
     count: int
     first_at: datetime
     last_at: datetime
-    origin: Origin | None
+    origin: Whence | None
     target: Mapping[str, str]
 
 
@@ -86,18 +91,32 @@ class Refusals:
     def __len__(self) -> int:
         return len(self._gathered)
 
-    def note(self, refusal: Refusal, origin: Origin, target: Mapping[str, str]) -> None:
-        """Has a refusal entered, a moment later."""
+    def note(
+        self,
+        refusal: Refusal,
+        origin: Whence,
+        target: Mapping[str, str],
+        *,
+        count: int = 1,
+        first_at: datetime | None = None,
+    ) -> None:
+        """Has a refusal entered, a moment later.
+
+        Args:
+            count: How many there were, since `first_at`, if they were counted elsewhere.
+        """
         now = self._clock.now()
         found = self._gathered.get(refusal)
-        if found is None and not self._take(refusal, now):
+        if found is None and refusal.subject != OTHERS and not self._take(refusal, now):
             refusal = refusal.as_others()
             found = self._gathered.get(refusal)
         if found is None:
             is_many = refusal.subject == OTHERS
-            self._gathered[refusal] = _Gathered(1, now, now, None if is_many else origin, {} if is_many else target)
+            self._gathered[refusal] = _Gathered(
+                count, first_at or now, now, None if is_many else origin, {} if is_many else target
+            )
             return
-        found.count += 1
+        found.count += count
         found.last_at = now
 
     async def run(self) -> None:

@@ -33,6 +33,7 @@ from flow_platform.engine.credentials import Credentials
 from flow_platform.engine.ends import Ends
 from flow_platform.engine.executions import Executions
 from flow_platform.engine.first_start import ensure_first_tenant
+from flow_platform.engine.gateway_refusals import GatewayRefusals
 from flow_platform.engine.grants import Grants, Leasing
 from flow_platform.engine.heartbeats import Heartbeats
 from flow_platform.engine.issuers import Issuers
@@ -220,6 +221,7 @@ class Engine:
 
     def _keep_records(self) -> None:
         """What needs nothing but the store."""
+        self._gateway_refusals = GatewayRefusals(self.store, self.clock, self.audit.refusals)
         self.api_keys = ApiKeys(self.store, self.clock)
         self.budgets = Budgets(self.store, self.clock)
         self.billing = Billing(self.store)
@@ -273,7 +275,11 @@ class Engine:
         return (await self._heartbeats.register(Register.model_validate_json(body))).model_dump_json().encode()
 
     async def _on_heartbeat(self, body: bytes) -> bytes:
-        return (await self._heartbeats.heartbeat(Heartbeat.model_validate_json(body))).model_dump_json().encode()
+        heartbeat = Heartbeat.model_validate_json(body)
+        reply = await self._heartbeats.heartbeat(heartbeat)
+        if heartbeat.refusals and not reply.error:
+            await self._gateway_refusals.note(heartbeat.runner_id, heartbeat.refusals)
+        return reply.model_dump_json().encode()
 
     async def _on_claim(self, body: bytes) -> bytes:
         return await self._claims.claim(Claim.model_validate_json(body))

@@ -20,6 +20,7 @@ from typing import Final
 from flow_platform.build.environment import Environments
 from flow_platform.bus.connection import Bus
 from flow_platform.bus.gateway import Gateway
+from flow_platform.bus.sessions import DenialCode, Tried
 from flow_platform.domain import errors
 from flow_platform.domain.clock import Clock
 from flow_platform.egress.injection import Injection
@@ -32,6 +33,7 @@ from flow_platform.runner.network import Egress, WayOut, injections_of
 from flow_platform.runner.outbox import Report
 from flow_platform.runner.publisher import Publisher
 from flow_platform.runner.redaction import Redactor
+from flow_platform.runner.refusals import GatewayRefusals
 from flow_platform.runner.relay import Relay
 from flow_platform.runner.result import Result, output_payload
 from flow_platform.runner.sandboxes import Sandboxes
@@ -80,6 +82,7 @@ class Workplace:
     clock: Clock
     egress: Egress = field(default_factory=lambda: Egress(SystemResolver()))
     tokens: ExecutionTokens | None = None
+    refusals: GatewayRefusals = field(default_factory=GatewayRefusals)
     suspend_after_seconds: float | None = None
 
 
@@ -244,8 +247,14 @@ class Attempt:
             self._output_pushed,
             self._refused,
             self._is_ours,
+            self._denied,
         )
-        relay = Relay(container.listeners, place.api_address, lambda sock: place.gateway.attach(sock, session))
+        relay = Relay(
+            container.listeners,
+            place.api_address,
+            lambda sock: place.gateway.attach(sock, session),
+            lambda: session.denied("CONNECT", "rate_limited"),
+        )
         logs = LogEvents(container, self._publisher, assignment.limits.log_bytes)
         try:
             if assignment.network:
@@ -346,6 +355,13 @@ class Attempt:
 
     def _refused(self, error: ErrorDocument) -> None:
         self.stop(error)
+
+    def _denied(self, tried: Tried, code: DenialCode, subject: str) -> None:
+        def said() -> str:  # What a container names may be one of its secrets.
+            redactor = self._publisher.redactor
+            return subject if redactor is None else redactor.text(subject)
+
+        self._place.refusals.note(self.assignment, tried, code, said)
 
     def _report(self, outcome: Result | ErrorDocument) -> Report:
         assignment = self.assignment

@@ -135,14 +135,20 @@ class Relay:
         listeners: By port, as the container gives them; listening and not blocking.
         api_address: The only address that API connections reach.
         attach_nats: Takes over an accepted socket.
+        on_nats_refused: Told of each connection that is one too many for the gateway.
     """
 
     def __init__(
-        self, listeners: Mapping[int, socket.socket], api_address: tuple[str, int], attach_nats: AttachNats
+        self,
+        listeners: Mapping[int, socket.socket],
+        api_address: tuple[str, int],
+        attach_nats: AttachNats,
+        on_nats_refused: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._api_address = api_address
         self._attach_nats = attach_nats
+        self._on_nats_refused = on_nats_refused
         self._budget: ByteBudget | None = None
         self._accepted = 0
         self._nats_accepted = 0
@@ -208,6 +214,7 @@ class Relay:
         self._nats_accepted += 1
         if self._nats_accepted > MAX_NATS_ACCEPTED:
             connection.close()
+            self._on_nats_refused()
             return
         self._attach_nats(connection)
 

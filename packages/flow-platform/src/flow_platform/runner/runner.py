@@ -256,6 +256,7 @@ class Runner:
             for attempt in self._attempts.values()
         ]
         leases += self._outbox.held()
+        refusals = self._place.refusals.due(at_end=self._is_draining)
         reply = await self._engine.heartbeat(
             Heartbeat(
                 runner_id=self._config.runner_id,
@@ -264,12 +265,14 @@ class Runner:
                 containers=len(self._attempts) + len(self._endings),
                 completed=self._completed,
                 keys=self._place.tokens.digest if self._place.tokens else "",
+                refusals=list(refusals.values()),
             )
         )
         if reply.error:
             logger.warning("a heartbeat was refused: %s", reply.error)
             await self._register()
             return
+        self._place.refusals.told(refusals)
         if reply.keys is not None and self._place.tokens is not None:
             self._place.tokens.learn(reply.keys)
         asked = {lease.execution_id: lease for lease in leases}
@@ -359,10 +362,10 @@ class Runner:
             claiming.cancel()
 
     async def _settle_outbox(self) -> None:
-        """Heartbeats at a quicker pace until every report is recorded, within bounds."""
+        """Heartbeats at a quicker pace until every report is recorded and every refusal told, within bounds."""
         try:
             async with asyncio.timeout(SETTLE_SECONDS):
-                while len(self._outbox):
+                while len(self._outbox) or len(self._place.refusals):
                     self._beat.set()
                     await asyncio.sleep(0.1)
         except TimeoutError:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable
 
-from flow_platform.bus.sessions import MessageKind
+from flow_platform.bus.sessions import DenialCode, MessageKind, Tried
 from flow_platform.runner.intake import Intake, Refused
 from flow_sdk.wire.execution import ErrorDocument
 
 VerifyToken = Callable[[str, str], bool]
 """Given a token and an execution id: whether the token is genuine, in force, and for that execution."""
+
+OnDenied = Callable[[Tried, DenialCode, str], None]
 
 
 class ExecutionSession:
@@ -27,6 +29,7 @@ class ExecutionSession:
         on_output: Told when the container pushed its result.
         on_refused: Told the error with which the attempt ends, when its output cannot be taken. A refused event is
             only the caller's error.
+        on_denied: Told what the gateway did not allow: what was tried, why not, and the subject.
     """
 
     def __init__(
@@ -37,7 +40,8 @@ class ExecutionSession:
         input_body: Callable[[], Awaitable[bytes]],
         on_output: Callable[[], None],
         on_refused: Callable[[ErrorDocument], None],
-        verify: VerifyToken | None = None,
+        verify: VerifyToken | None,
+        on_denied: OnDenied,
     ) -> None:
         self.execution_id = execution_id
         self._token = token
@@ -46,6 +50,7 @@ class ExecutionSession:
         self._on_output = on_output
         self._on_refused = on_refused
         self._verify = verify
+        self._on_denied = on_denied
         self._sequence = 0
 
     def check(self, token: str) -> bool:
@@ -73,6 +78,9 @@ class ExecutionSession:
                 await self._take_output(body)
         self._sequence += 1
         return self._sequence
+
+    def denied(self, tried: Tried, code: DenialCode, subject: str = "") -> None:
+        self._on_denied(tried, code, subject)
 
     async def _take_output(self, body: bytes) -> None:
         try:

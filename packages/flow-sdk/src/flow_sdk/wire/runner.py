@@ -152,6 +152,28 @@ class HeldLease(Document):
     reported: bool = False
 
 
+class GatewayRefusal(Document):
+    """What the runner's NATS gateway refused the container of an attempt, equal ones counted together.
+
+    Attributes:
+        tried: `CONNECT`, `PUB` or `SUB`.
+        subject: What it named the first time, shortened.
+        seconds: Since the first of them; relative, so that clocks need not agree.
+        is_others: Different ones of the organization, of which this attempt was the first.
+    """
+
+    execution_id: str
+    lease_epoch: int
+    attempt: int
+    tried: str
+    status: int
+    code: str
+    subject: str = ""
+    count: int = 1
+    seconds: float = 0.0
+    is_others: bool = False
+
+
 class Heartbeat(Document):
     """Extends leases.
 
@@ -159,6 +181,7 @@ class Heartbeat(Document):
         containers: Containers that exist now, waiting ones included.
         completed: Attempts ended since the start of the process: progress, not mere presence.
         keys: Digest of the public keys that the runner knows.
+        refusals: For the audit log; told again until a heartbeat that has them is answered.
     """
 
     runner_id: str
@@ -167,6 +190,7 @@ class Heartbeat(Document):
     containers: int = 0
     completed: int = 0
     keys: str = ""
+    refusals: list[GatewayRefusal] = Field(default_factory=list[GatewayRefusal])
 
 
 class HeartbeatReply(Document):
