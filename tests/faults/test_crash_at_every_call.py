@@ -23,7 +23,7 @@ from tests.support.eventually import eventually
 from tests.support.flow_program import Platform, descendants, running
 from tests.support.workflow_records import Records, event_types, open_checkpoints, records_of, send
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 COMPONENTS = Path(__file__).with_name("crash_components.py")
 BOUNDARIES = 21  # Before each of its 20 calls, and behind the last.
@@ -126,7 +126,7 @@ async def all_hang(started: Platform) -> dict[str, int]:
     async def look() -> dict[str, int]:
         return stopped_containers(started)
 
-    return await eventually(look, lambda found: len(found) == BOUNDARIES, 60)
+    return await eventually(look, lambda found: len(found) == BOUNDARIES, 240)
 
 
 async def test_each_container_is_killed_at_another_call(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ async def test_the_server_is_killed_while_each_is_at_another_call(tmp_path: Path
         async with RingClient(started) as ring:
             runs = Runs(ring, "wait")
             await runs.start()
-            await eventually(runs.are_stopped, bool, 60)
+            await eventually(runs.are_stopped, bool, 240)
             os.kill(started.child("bootstrap server"), signal.SIGKILL)
             await runs.let_go()
             await runs.check(attempts=1)
@@ -167,7 +167,7 @@ async def test_each_gives_its_container_back_at_another_call_and_the_runner_dies
         async with RingClient(started) as ring:
             runs = Runs(ring, "wait")
             await runs.start()
-            await eventually(runs.are_stopped, bool, 60)
+            await eventually(runs.are_stopped, bool, 240)
             for execution_id in runs.ids.values():
                 await ring.reached(execution_id, Status.WAITING)
             await runs.let_go()

@@ -90,14 +90,14 @@ async def test_deleted_streams_lose_no_execution(platform: Platform) -> None:
 async def test_a_paused_runner_loses_its_lease_and_what_it_says_later_changes_nothing(platform: Platform) -> None:
     client, ring_id = client_of(platform)
     async with client:
-        handle = await client.submit_code_block_execution("square", {"number": 3, "seconds": 1.0}, ring_id=ring_id)
+        handle = await client.submit_code_block_execution("square", {"number": 3, "seconds": 4.0}, ring_id=ring_id)
         execution_id = handle["execution_id"]
         status = lambda: client.get_execution_status(execution_id)  # noqa: E731
         await eventually(status, lambda document: document["status"] == "running")
         runner = platform.child("bootstrap runner")
         os.kill(runner, signal.SIGSTOP)
         try:
-            await eventually(status, lambda document: document["status"] == "queued", timeout_seconds=20)
+            await eventually(status, lambda document: document["status"] == "queued")
         finally:
             os.kill(runner, signal.SIGCONT)
         document = await client.await_execution_result(execution_id, timeout_seconds=60)
@@ -106,18 +106,23 @@ async def test_a_paused_runner_loses_its_lease_and_what_it_says_later_changes_no
 
 async def test_a_workflow_whose_runner_dies_repeats_no_finished_step(platform: Platform) -> None:
     client, ring_id = client_of(platform)
-    numbers = list(range(8))
+    numbers = list(range(16))
 
     async def steps() -> list[dict[str, Any]]:
-        return platform.output_of("ps", "--component", "code-blocks/square", "--limit", "100", "--json")
+        path = f"/api/v1/orgs/{client.org_id}/workspaces/{client.workspace_id}/executions"
+        answer = await client.client.get(f"{path}?component_id=code-blocks/square&limit=100")
+        found: list[dict[str, Any]] = answer.json()["items"]
+        return found
 
     async with client:
         handle = await client.submit_workflow_execution("squares", {"numbers": numbers}, ring_id=ring_id)
         await eventually(steps, lambda found: sum(step["status"] == "completed" for step in found) >= 3)
         os.kill(platform.child("bootstrap runner"), signal.SIGKILL)
         document = await client.await_execution_result(handle["execution_id"], timeout_seconds=60)
-    assert (document["status"], document["attempt"]) == ("completed", 2)
+        made = await steps()
+    assert document["status"] == "completed"
+    assert document["attempt"] >= 2
     assert document["output"] == [number * number for number in numbers]
-    made = await steps()
     assert len(made) == len(numbers), "no step was made twice"
-    assert sum(step["attempt"] for step in made) <= len(numbers) + 1, "only the one under way may have begun again"
+    again = document["attempt"] - 1
+    assert sum(step["attempt"] for step in made) <= len(numbers) + again, "only the one under way may have begun again"

@@ -21,7 +21,7 @@ async def test_what_is_submitted_without_nats_runs_when_it_is_back(platform: Pla
         nats = platform.child("nats-server")
         os.kill(nats, number)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 ids = [await ring.submit("square", {"number": value}) for value in range(5)]
                 documents = [await ring.status(execution_id) for execution_id in ids]
         finally:
