@@ -78,7 +78,7 @@ class Installation:
 
     def flow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=60
+            self.command(*arguments), cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=100
         )
 
 
@@ -126,7 +126,7 @@ def started(installation: Installation) -> Iterator[subprocess.Popen[bytes]]:
             stderr=said,
         )
     try:
-        eventually(lambda: ready.exists() or process.poll() is not None, 60)
+        eventually(lambda: ready.exists() or process.poll() is not None)
         assert ready.exists(), log.read_text()
         yield process
     finally:
@@ -155,7 +155,7 @@ def test_a_platform_of_an_ordinary_user(installation: Installation) -> None:
         assert ran.returncode == 0, ran.stderr
         assert json.loads(ran.stdout) == ["HELLO!", "WORLD!"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     eventually(lambda: processes_of_user() == [])
     assert mounts() - before == set()
 
