@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 EXECUTIONS = 500
 IN_FLIGHT = 64
+ROUNDS = 3  # What a slow machine had not made yet before the first of them is no leak.
 
 
 async def run(platform: Platform, count: int) -> None:
@@ -35,10 +36,23 @@ async def run(platform: Platform, count: int) -> None:
         await asyncio.gather(*(one(number) for number in range(count)))
 
 
+@pytest.mark.timeout(400)
 async def test_500_executions_leave_nothing(platform: Platform) -> None:
     await run(platform, 2 * IN_FLIGHT)  # Whatever is made once under load, pools included, is there now.
     before = await settled(platform)
-    await run(platform, EXECUTIONS)
+    for _ in range(ROUNDS):
+        await run(platform, EXECUTIONS)
+        after = await no_more_than(platform, before)
+        if after is None:
+            break
+        was, before = before, after
+    else:
+        assert after == was, "it grows with each round"
+    assert await consumers(platform) == {"engine"}
+
+
+async def no_more_than(platform: Platform, before: dict[str, Any]) -> dict[str, Any] | None:
+    """None as soon as it is so; else what there is."""
 
     async def now() -> dict[str, Any]:
         return state(platform)
@@ -46,8 +60,8 @@ async def test_500_executions_leave_nothing(platform: Platform) -> None:
     try:
         await eventually(now, lambda after: all(after[name] <= before[name] for name in before), timeout_seconds=30)
     except AssertionError:
-        assert state(platform) == before
-    assert await consumers(platform) == {"engine"}
+        return state(platform)
+    return None
 
 
 async def settled(platform: Platform) -> dict[str, Any]:
