@@ -269,7 +269,7 @@ print(sorted(os.environ), os.getuid(), [p for p in os.listdir("/proc") if p.isdi
 
 async def test_a_command_over_its_time_is_killed(sandbox: Sandbox) -> None:
     command = Command(
-        argv=["/python/bin/python3", "-c", "print('begun', flush=True)\nwhile True: pass"], env={}, timeout_seconds=1.0
+        argv=["/python/bin/python3", "-c", "print('begun', flush=True)\nwhile True: pass"], env={}, timeout_seconds=3.0
     )
     done = await sandbox.run_command(command)
     assert done.ended.ending is Ending.KILLED

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -239,7 +240,7 @@ class DockerSandbox:
         try:
             recipe = replace(opened.recipe, environment=kind.environment)
             body = creation.body(recipe, user, str(way_in.folder), Limits())
-            identity = await opened.engine.create(f"flow-{secrets.token_hex(8)}", body)
+            identity = await self._create(opened.engine, body)
             await opened.engine.start(identity)
             made = await self._meet(opened, recipe, kind, identity, way_in, user)
         except (FileNotFoundError, ProcessLookupError) as exc:
@@ -252,6 +253,19 @@ class DockerSandbox:
                 opened.users.give_back(user)
                 if identity:
                     self._remove_later(identity)
+
+    async def _create(self, engine: EngineApi, body: dict[str, Any]) -> str:
+        """The id of a new container. Whoever gives up leaves none: the engine makes it all the same."""
+        creating = asyncio.ensure_future(engine.create(f"flow-{secrets.token_hex(8)}", body))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            self._run(self._remove_created(creating))
+            raise
+
+    async def _remove_created(self, creating: asyncio.Future[str]) -> None:
+        with contextlib.suppress(SandboxUnavailable):
+            await self._remove(await creating)
 
     async def _meet(
         self,
@@ -319,7 +333,10 @@ class DockerSandbox:
         self._remove_later(container.id)
 
     def _remove_later(self, identity: str) -> None:
-        task = asyncio.ensure_future(self._remove(identity))
+        self._run(self._remove(identity))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -377,9 +394,7 @@ class DockerSandbox:
             key=lambda kind: self._pools[kind].used_at,
         )
         for kind in idle[: max(0, len(self._pools) - self._max_pools)]:
-            task = asyncio.ensure_future(self._pools.pop(kind).close())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._run(self._pools.pop(kind).close())
 
 
 async def _remove_abandoned(engine: EngineApi, owner: leftovers.Owner) -> None:

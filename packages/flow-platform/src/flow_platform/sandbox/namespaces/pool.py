@@ -19,7 +19,7 @@ from flow_platform.sandbox.namespaces.jail_process import JailProcess
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS: Final = 30.0  # A template takes 0.3 s on an idle machine.
+START_SECONDS: Final = 60.0  # A template takes 0.3 s on an idle machine, one of agents 3 s.
 _REFILL_PAUSE_SECONDS: Final = 0.003  # Work that has just come goes first.
 _REFILL_AT_ONCE: Final = 2  # As many as there are cores on a small machine.
 _SWEEP_AT: Final = 256  # Handed-out containers remembered before the ended ones are forgotten.
