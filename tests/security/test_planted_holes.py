@@ -18,7 +18,7 @@ from flow_platform.hostile.attempt import Attempt
 from flow_platform.hostile.box import Box
 from flow_platform.hostile.canaries import planted
 from flow_platform.hostile.suite import box_around
-from flow_platform.sandbox.namespaces import frames as frame_reader
+from flow_platform.sandbox import frames as frame_reader
 from flow_platform.sandbox.namespaces import identity, runtime_root, sandbox, template
 from flow_platform.sandbox.namespaces.sandbox import NamespacesSandbox
 from tests.support.sandbox_cache import sandbox_cache

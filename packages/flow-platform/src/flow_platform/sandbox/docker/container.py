@@ -8,20 +8,17 @@ import errno
 import os
 import select
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from flow_platform.domain.errors import SandboxUnavailable
-from flow_platform.sandbox.base import PROXY_PORT, Ended, Ending, LogChunk, Usage
+from flow_platform.sandbox.base import PROXY_PORT, Ended, Ending, Usage
 from flow_platform.sandbox.docker import creation, exit_status, hardening
 from flow_platform.sandbox.docker.engine_api import EngineApi
 from flow_platform.sandbox.docker.entrance import Arrived
+from flow_platform.sandbox.harness_channel import ConnectedContainer
 from flow_platform.sandbox.namespaces import cgroups
-from flow_platform.sandbox.namespaces.frames import FrameReader
-from flow_platform.sandbox.namespaces.logs import LogReader
-from flow_sdk.wire.harness import HEADER, Frame
 from flow_sdk.wire.runner import Limits
 
 _DEFAULT_LIMITS: Final = Limits()
@@ -46,7 +43,7 @@ class Made:
     hardens: bool
 
 
-class DockerContainer:
+class DockerContainer(ConnectedContainer):
     """See `flow_platform.sandbox.base.Container`.
 
     Args:
@@ -54,16 +51,12 @@ class DockerContainer:
     """
 
     def __init__(self, made: Made, forget: Callable[[DockerContainer], None]) -> None:
+        arrived = made.arrived
+        super().__init__(asyncio.get_running_loop(), arrived.channel, made.out, made.err, arrived.listeners)
         self._made = made
         self._forget = forget
-        self._loop = asyncio.get_running_loop()
-        self._channel = made.arrived.channel
-        self._channel.setblocking(False)
-        self._logs = LogReader(self._loop, made.out, made.err)
-        self._frames = FrameReader(self._loop, self._channel)
-        self._listeners = dict(made.arrived.listeners)
-        self._group = cgroups.group_of(made.arrived.process)
-        self._pidfd = os.pidfd_open(made.arrived.process)
+        self._group = cgroups.group_of(arrived.process)
+        self._pidfd = os.pidfd_open(arrived.process)
         self._exited: asyncio.Future[Ended] = self._loop.create_future()
         self._learning: asyncio.Task[None] | None = None
         self._usage = Usage()
@@ -71,7 +64,6 @@ class DockerContainer:
         self._killed = False
         self._oom_before_kill = False
         self._too_small = False
-        self._started = False
         self._closed = False
         self._loop.add_reader(self._pidfd, self._on_exit)
 
@@ -113,32 +105,6 @@ class DockerContainer:
 
     # --- the port ---
 
-    @property
-    def listeners(self) -> Mapping[int, socket.socket]:
-        return self._listeners
-
-    async def start(self, frame: bytes, limits: Limits) -> None:
-        if self._started:
-            raise RuntimeError("a container is started once")
-        self._started = True
-        if not await self._limit(limits):
-            return  # It has ended: `wait` says how.
-        self._frames.start(limits.events, limits.output_bytes)
-        self._logs.start(limits.log_bytes)
-        with contextlib.suppress(ConnectionError):  # It died meanwhile: `frames` ends, `wait` says how.
-            await self._loop.sock_sendall(self._channel, HEADER.pack(Frame.START, len(frame)) + frame)
-
-    def frames(self) -> AsyncIterator[tuple[Frame, bytes]]:
-        return self._frames.frames()
-
-    def logs(self) -> AsyncIterator[LogChunk]:
-        return self._logs.chunks(self._dropped_events_line)
-
-    def drain_logs(self) -> list[LogChunk]:
-        chunks = self._logs.drain()
-        words = self._logs.dropped_line() + self._dropped_events_line()
-        return [*chunks, LogChunk("stderr", words.encode())] if words else chunks
-
     def usage(self) -> Usage:
         if self._group is not None and not self._exited.done():
             with contextlib.suppress(OSError):
@@ -169,7 +135,7 @@ class DockerContainer:
     # --- limits ---
 
     async def _limit(self, limits: Limits) -> bool:
-        """Sets those that are not as the container was made; false when it needs more memory than it may have."""
+        """False when it needs more memory than it may have."""
         group = self._group
         if group is not None:
             self._cpu_before = self.usage().cpu_ms
@@ -263,17 +229,8 @@ class DockerContainer:
         if self._closed:
             return
         self._closed = True
-        self._frames.close()
-        self._logs.close()
-        self._channel.close()
-        for listener in self._listeners.values():
-            listener.close()
+        self._disconnect()
         os.close(self._pidfd)
-
-    def _dropped_events_line(self) -> str:
-        if not self._frames.dropped_events:
-            return ""
-        return f"[flow] {self._frames.dropped_events} more events were dropped: the limit on events was reached\n"
 
 
 def _has_ended(pidfd: int) -> bool:

@@ -144,24 +144,25 @@ class GvisorContainer(NamespacesContainer):
 
     # --- the port ---
 
-    async def _limit(self, limits: Limits) -> None:
+    async def _limit(self, limits: Limits) -> bool:
         without_groups = self._group is None
         if self._group is not None:
             group = await self._group
             group.limit(host_limits(limits, self._empty.max_rss_bytes))
         if not without_groups and (limits.pids, limits.tmp_bytes) == (_DEFAULT_LIMITS.pids, _DEFAULT_LIMITS.tmp_bytes):
-            return
+            return True
         inside = {
             "pids": limits.pids,
             "memory_bytes": limits.memory_bytes if without_groups else None,
             "tmp_bytes": None if limits.tmp_bytes == _DEFAULT_LIMITS.tmp_bytes else limits.tmp_bytes,
         }
         self._tell({"limits": inside})
-        with contextlib.suppress(TimeoutError):  # Then its code is not given to it, and `frames` ends.
+        with contextlib.suppress(TimeoutError):  # Then it is not let live, and `frames` ends.
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await asyncio.shield(self._limited)
-                return
+                return True
         self._kill()
+        return True  # Its frames are read all the same: they say that it ended.
 
     def usage(self) -> Usage:
         """Of the component: without what the container took before it had any code."""

@@ -10,17 +10,15 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from flow_platform.domain.errors import SandboxUnavailable
-from flow_platform.sandbox.base import Ended, Ending, LogChunk, Usage
+from flow_platform.sandbox.base import Ended, Ending, Usage
+from flow_platform.sandbox.harness_channel import ConnectedContainer
 from flow_platform.sandbox.namespaces import syscalls
 from flow_platform.sandbox.namespaces.cgroups import Group
-from flow_platform.sandbox.namespaces.frames import FrameReader
-from flow_platform.sandbox.namespaces.logs import LogReader
-from flow_sdk.wire.harness import HEADER, Frame
 from flow_sdk.wire.runner import Limits
 
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(8 * 4)
@@ -43,7 +41,7 @@ class Surroundings:
     own_users: bool
 
 
-class NamespacesContainer:
+class NamespacesContainer(ConnectedContainer):
     """See `flow_platform.sandbox.base.Container`. Made by a template, which reports its exit."""
 
     def __init__(
@@ -57,18 +55,14 @@ class NamespacesContainer:
         self._ports = ports
         self._around = surroundings
         self._forget = forget
-        self._loop = surroundings.loop
-        self._channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._channel.setblocking(False)
+        channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         out, self._their_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         err, self._their_err = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for descriptor in (self._their_out, self._their_err):
             os.set_blocking(descriptor, True)
         self._err = err
-        self._logs = LogReader(self._loop, out, err)
-        self._frames = FrameReader(self._loop, self._channel)
-        self._listeners: dict[int, socket.socket] = {}
+        super().__init__(surroundings.loop, channel, out, err, {})
         self._process = 0
         self._pidfd = -1
         self._tmp_settings = -1
@@ -79,7 +73,6 @@ class NamespacesContainer:
         self._killed = False
         self._oom_before_kill = False
         self._closed = False
-        self._started = False
         self._loop.add_reader(self._channel.fileno(), self._on_setting_up)
 
     # --- being made ---
@@ -143,21 +136,7 @@ class NamespacesContainer:
 
     # --- the port ---
 
-    @property
-    def listeners(self) -> Mapping[int, socket.socket]:
-        return self._listeners
-
-    async def start(self, frame: bytes, limits: Limits) -> None:
-        if self._started:
-            raise RuntimeError("a container is started once")
-        self._started = True
-        await self._limit(limits)
-        self._frames.start(limits.events, limits.output_bytes)
-        self._logs.start(limits.log_bytes)
-        with contextlib.suppress(ConnectionError):  # It died meanwhile: `frames` ends, `wait` says how.
-            await self._loop.sock_sendall(self._channel, HEADER.pack(Frame.START, len(frame)) + frame)
-
-    async def _limit(self, limits: Limits) -> None:
+    async def _limit(self, limits: Limits) -> bool:
         if self._group is not None:
             group = await self._group
             if limits != _DEFAULT_LIMITS:
@@ -166,17 +145,7 @@ class NamespacesContainer:
             self._limit_by_rlimits(limits)
         if limits.tmp_bytes != _DEFAULT_LIMITS.tmp_bytes:
             syscalls.reconfigure(self._tmp_settings, {"size": str(limits.tmp_bytes)})
-
-    def frames(self) -> AsyncIterator[tuple[Frame, bytes]]:
-        return self._frames.frames()
-
-    def logs(self) -> AsyncIterator[LogChunk]:
-        return self._logs.chunks(self._dropped_events_line)
-
-    def drain_logs(self) -> list[LogChunk]:
-        chunks = self._logs.drain()
-        words = self._logs.dropped_line() + self._dropped_events_line()
-        return [*chunks, LogChunk("stderr", words.encode())] if words else chunks
+        return True
 
     def usage(self) -> Usage:
         if self._group is not None and self._group.done() and not self._closed:
@@ -264,11 +233,7 @@ class NamespacesContainer:
         self._closed = True
         # Whatever became of it: a descriptor closed under a reader would make the next one of that number deaf.
         self._loop.remove_reader(self._channel.fileno())
-        self._frames.close()
-        self._logs.close()
-        self._channel.close()
-        for listener in self._listeners.values():
-            listener.close()
+        self._disconnect()
         for descriptor in (self._pidfd, self._tmp_settings):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -281,8 +246,3 @@ class NamespacesContainer:
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(self._process, resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
             resource.prlimit(self._process, resource.RLIMIT_NPROC, (limits.pids, limits.pids))
-
-    def _dropped_events_line(self) -> str:
-        if not self._frames.dropped_events:
-            return ""
-        return f"[flow] {self._frames.dropped_events} more events were dropped: the limit on events was reached\n"

@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,16 +22,13 @@ from flow_platform.sandbox.base import (
     PROXY_PORT,
     Ended,
     Ending,
-    LogChunk,
     OnTheMachine,
     Usage,
     Whereabouts,
 )
-from flow_platform.sandbox.namespaces.frames import FrameReader
-from flow_platform.sandbox.namespaces.logs import LogReader
+from flow_platform.sandbox.harness_channel import ConnectedContainer
 from flow_platform.sandbox.process.keeper import READY
 from flow_platform.sandbox.process.kept_process import KeptProcess
-from flow_sdk.wire.harness import HEADER, Frame
 from flow_sdk.wire.runner import Limits
 
 RLIMITS: Final = {"CORE": CORE_BYTES, "NOFILE": 512}
@@ -39,7 +36,7 @@ _BACKLOG: Final = 64
 _READY_SECONDS: Final = 60.0  # It takes 0.3 s on an idle machine.
 
 
-class ProcessContainer(OnTheMachine):
+class ProcessContainer(ConnectedContainer, OnTheMachine):
     """See `flow_platform.sandbox.base.Container`."""
 
     def __init__(
@@ -51,20 +48,17 @@ class ProcessContainer(OnTheMachine):
         *,
         proxy: bool,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
         self._forget = forget
         ports = (API_PORT, NATS_PORT, PROXY_PORT) if proxy else (API_PORT, NATS_PORT)
-        self._listeners = {port: listen() for port in ports}
+        listeners = {port: listen() for port in ports}
         self._whereabouts = Whereabouts(
-            {port: listener.getsockname()[1] for port, listener in self._listeners.items()}, certificates
+            {port: listener.getsockname()[1] for port, listener in listeners.items()}, certificates
         )
         self._folder = Path(tempfile.mkdtemp(prefix="flow-process-"))
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._channel.setblocking(False)
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         out, their_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         err, their_err = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._logs = LogReader(self._loop, out, err)
-        self._frames = FrameReader(self._loop, self._channel)
+        super().__init__(asyncio.get_running_loop(), channel, out, err, listeners)
         for descriptor in (their_out, their_err):
             os.set_blocking(descriptor, True)
         config = {"harness": theirs.fileno(), "folder": str(self._folder), "rlimits": RLIMITS, "paths": list(paths)}
@@ -74,24 +68,18 @@ class ProcessContainer(OnTheMachine):
                 config, environ={**environ, **own}, out=their_out, err=their_err, pass_fds=(theirs.fileno(),)
             )
         except BaseException:
-            self._logs.close()
-            self._close()
+            self._disconnect()
             raise
         finally:
             theirs.close()
             os.close(their_out)
             os.close(their_err)
-        self._started = False
         self._killed = False
         self._freeing: asyncio.Task[Ended] | None = None
 
     @property
     def whereabouts(self) -> Whereabouts:
         return self._whereabouts
-
-    @property
-    def listeners(self) -> Mapping[int, socket.socket]:
-        return self._listeners
 
     async def wait_ready(self) -> None:
         """Raises `SandboxUnavailable` with what it said when it could not be made."""
@@ -102,27 +90,6 @@ class ProcessContainer(OnTheMachine):
             ended = await self.end()
             words = b"".join(chunk.data for chunk in self._logs.drain()).decode(errors="replace").strip()
             raise SandboxUnavailable(f"a process could not be made: {ended.ending.value}: {words[-2000:]}")
-
-    async def start(self, frame: bytes, limits: Limits) -> None:
-        if self._started:
-            raise RuntimeError("a container is started once")
-        self._started = True
-        self._limit(limits)
-        self._frames.start(limits.events, limits.output_bytes)
-        self._logs.start(limits.log_bytes)
-        with contextlib.suppress(ConnectionError):  # It died meanwhile: `frames` ends, `wait` says how.
-            await self._loop.sock_sendall(self._channel, HEADER.pack(Frame.START, len(frame)) + frame)
-
-    def frames(self) -> AsyncIterator[tuple[Frame, bytes]]:
-        return self._frames.frames()
-
-    def logs(self) -> AsyncIterator[LogChunk]:
-        return self._logs.chunks(self._dropped_events_line)
-
-    def drain_logs(self) -> list[LogChunk]:
-        chunks = self._logs.drain()
-        words = self._logs.dropped_line() + self._dropped_events_line()
-        return [*chunks, LogChunk("stderr", words.encode())] if words else chunks
 
     def usage(self) -> Usage:
         exited = self._process.exited
@@ -150,7 +117,7 @@ class ProcessContainer(OnTheMachine):
         status, used = self._process.exited.result()
         ended = self._ended(os.waitstatus_to_exitcode(status), used)
         await self._process.free()
-        self._close()
+        self._disconnect()
         await self._loop.run_in_executor(None, lambda: shutil.rmtree(self._folder, ignore_errors=True))
         self._forget(self)
         return ended
@@ -167,26 +134,14 @@ class ProcessContainer(OnTheMachine):
             ending = Ending.CRASHED
         return Ended(ending, code if code >= 0 else None, number, used)
 
-    def _close(self) -> None:
-        self._frames.close()
-        self._logs.close()
-        self._channel.close()
-        for listener in self._listeners.values():
-            listener.close()
-
-    def _limit(self, limits: Limits) -> None:
+    async def _limit(self, limits: Limits) -> bool:
         """Of memory and of the size of one file: what the kernel counts per process."""
         bounds = {resource.RLIMIT_DATA: limits.memory_bytes, resource.RLIMIT_FSIZE: limits.tmp_bytes}
         keeper = self._process.pid
         _set_limits(keeper, bounds)  # First: what it forks from now on has them.
-        with contextlib.suppress(OSError):
-            for child in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
-                _set_limits(int(child), bounds)
-
-    def _dropped_events_line(self) -> str:
-        if not self._frames.dropped_events:
-            return ""
-        return f"[flow] {self._frames.dropped_events} more events were dropped: the limit on events was reached\n"
+        for child in _children(keeper):
+            _set_limits(child, bounds)
+        return True
 
 
 def listen() -> socket.socket:
@@ -196,6 +151,12 @@ def listen() -> socket.socket:
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):  # It has ended meanwhile.
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def _set_limits(pid: int, bounds: Mapping[int, int]) -> None:
