@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import array
 import asyncio
-import inspect
 import itertools
 import json
 import os
 import signal
 import socket
 import struct
-from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from flow_platform.domain.errors import SandboxUnavailable
 from flow_platform.sandbox.base import CORE_BYTES, PROXY_PORT, Command, CommandEnded, Ended, Ending, Usage
+from flow_platform.sandbox.command_proxy import serve_proxy
 from flow_platform.sandbox.namespaces.cgroups import Group, Groups
 from flow_platform.sandbox.namespaces.identity import Identity, command_identity
 from flow_platform.sandbox.namespaces.jail_process import JailProcess, jail_config, refusal
@@ -27,8 +26,6 @@ OUTPUT_BYTES: Final = 256 << 10
 _READY_SECONDS: Final = 30.0
 _CPUS: Final = 4.0
 _numbers = itertools.count(1)
-
-ProxyHandler = Callable[[socket.socket], Awaitable[None]]
 
 
 class CommandRunner:
@@ -60,7 +57,7 @@ class CommandRunner:
             jail.send(self._config(command, maps))
             process, listeners = await _receive_ready(jail, tail)
             if listeners:
-                proxy = asyncio.ensure_future(_serve_proxy(listeners[0], proxy_handler))
+                proxy = asyncio.ensure_future(serve_proxy(listeners[0], proxy_handler))
             group = await self._limit(command, process)
             return await self._wait(command, jail, tail, group)
         finally:
@@ -185,30 +182,6 @@ async def _receive_ready(jail: JailProcess, tail: _Tail) -> tuple[int, list[sock
             received.frombytes(content)
             listeners = [socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, number) for number in received]
     return process, listeners
-
-
-async def _serve_proxy(listener: socket.socket, handler: object | None) -> None:
-    """Hands each accepted connection to the caller's handler, in a task of its own."""
-    loop = asyncio.get_running_loop()
-    handle = cast("ProxyHandler | None", handler)
-    connections: set[asyncio.Future[None]] = set()
-    listener.setblocking(False)
-    try:
-        with listener:
-            while True:
-                connection, _ = await loop.sock_accept(listener)
-                if handle is None:
-                    connection.close()
-                    continue
-                served = handle(connection)
-                if inspect.isawaitable(served):
-                    task = asyncio.ensure_future(served)
-                    connections.add(task)
-                    task.add_done_callback(connections.discard)
-    finally:
-        for task in list(connections):
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
 
 
 class _Tail:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from flow_platform.sandbox.base import (
     CORE_BYTES,
@@ -23,6 +21,7 @@ from flow_platform.sandbox.base import (
     Ended,
     Ending,
 )
+from flow_platform.sandbox.command_proxy import serve_proxy
 from flow_platform.sandbox.process.container import listen
 from flow_platform.sandbox.process.kept_process import KeptProcess
 
@@ -30,13 +29,11 @@ OUTPUT_BYTES: Final = 256 << 10
 _CHUNK_BYTES: Final = 64 << 10
 _INSIDE_PYTHON: Final = "/python/bin/"
 
-ProxyHandler = Callable[[socket.socket], object]
-
 
 async def run(command: Command, proxy_handler: object | None) -> CommandEnded:
     """Runs the command to its end, its timeout, or the cancellation of the caller."""
     listener = listen() if command.proxy else None
-    proxy = asyncio.create_task(_serve(listener, cast("ProxyHandler | None", proxy_handler))) if listener else None
+    proxy = asyncio.create_task(serve_proxy(listener, proxy_handler)) if listener else None
     folder = Path(tempfile.mkdtemp(prefix="flow-command-"))
     try:
         here = _Here(command, folder, listener.getsockname()[1] if listener else 0)
@@ -127,25 +124,3 @@ async def _tail(descriptor: int) -> str:
         loop.remove_reader(descriptor)
         os.close(descriptor)
     return kept.decode(errors="replace")
-
-
-async def _serve(listener: socket.socket, handle: ProxyHandler | None) -> None:
-    """Hands each accepted connection to the caller's handler, in a task of its own."""
-    loop = asyncio.get_running_loop()
-    connections: set[asyncio.Future[object]] = set()
-    try:
-        with listener:
-            while True:
-                connection, _ = await loop.sock_accept(listener)
-                if handle is None:
-                    connection.close()
-                    continue
-                served = handle(connection)
-                if inspect.isawaitable(served):
-                    task = asyncio.ensure_future(cast("Awaitable[object]", served))
-                    connections.add(task)
-                    task.add_done_callback(connections.discard)
-    finally:
-        for task in list(connections):
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
