@@ -98,7 +98,7 @@ async def test_holes_in_the_jail(monkeypatch: Patch, tmp_path: Path) -> None:
         ("seal.py", "    syscalls.drop_capabilities()\n", ""),
         ("seal.py", "    _forget_shared_randomness()\n", "    import random; random.seed(1)\n"),
         (
-            "template.py",
+            "preload.py",
             "sys.path.insert(sys.path.index(_PACKAGES), _ENVIRONMENT)",
             "sys.path.insert(0, _ENVIRONMENT); sys.modules.pop('json')",
         ),

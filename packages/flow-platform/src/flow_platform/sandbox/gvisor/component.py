@@ -7,7 +7,6 @@ nothing is shared with another one, not even the layout of memory.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import resource
 import select
@@ -17,12 +16,10 @@ import traceback
 from typing import Any, Final, NoReturn
 
 from flow_platform.sandbox.gvisor import calls
-from flow_platform.sandbox.namespaces import seal, seccomp, syscalls
+from flow_platform.sandbox.namespaces import preload, seal, seccomp, syscalls
 
 _TOLD: Final = seal.HARNESS + 1
 _LAST_DESCRIPTOR: Final = 1 << 12
-_PACKAGES: Final = "/flow/packages"
-_ENVIRONMENT: Final = "/env"
 _MASKED: Final = ("/proc/sysrq-trigger",)
 _TMP: Final = "/tmp"  # noqa: S108
 _READ_ONLY_PROC: Final = syscalls.READ_ONLY | syscalls.NO_SETUID | syscalls.NO_DEVICES | syscalls.NO_EXEC
@@ -50,8 +47,7 @@ def become(config: dict[str, Any], channel: int, told: int) -> NoReturn:
         sealed.sendall(b"R")
         select.select([sealed], [], [])
         os.chdir(_TMP)  # Its limit may have made it anew.
-        if config["environment"] and not config["environment_modules"]:
-            _enter_environment()
+        preload.enter_unused_environment(config)
         sys.modules["flow_sdk.harness.main"].run(sealed)
     except BaseException:  # noqa: BLE001 - the last frame of a process: whatever it was, say it and end.
         traceback.print_exc()
@@ -66,7 +62,8 @@ def _seal(config: dict[str, Any]) -> socket.socket:
             calls.bind("/dev/null", path)
     _drop_rights()
     os.chdir(_TMP)
-    _import(config)
+    preload.import_modules(config)
+    preload.rehearse()
     for name, value in config["rlimits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     syscalls.install_filter(seccomp.inherited_filter(config["refuse"]))
@@ -85,28 +82,6 @@ def _drop_rights() -> None:
     syscalls.forbid_new_privileges()
 
 
-def _import(config: dict[str, Any]) -> None:
-    for name in config["modules"]:
-        importlib.import_module(name)
-    for name in config["optional_modules"]:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
-    if config["environment_modules"]:
-        _enter_environment()
-        for name in config["environment_modules"]:
-            importlib.import_module(name)
-    sys.modules["flow_sdk.harness.rehearsal"].rehearse()
-
-
 def _address_bytes() -> int:
     with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib is not imported in here.
         return int(file.read().split()[0]) * resource.getpagesize()
-
-
-def _enter_environment() -> None:
-    """After the standard library and the SDK, which it cannot shadow; before the SDK's own needs, of which it may have
-    brought others.
-    """
-    sys.path.insert(sys.path.index(_PACKAGES), _ENVIRONMENT)

@@ -6,7 +6,8 @@ Control messages (JSON, one per packet, on descriptor 3):
 
     host -> launcher   {"argv": [...], "environ": {...}, "bundle": {...}}, once
     launcher -> host   {"up": true}, once
-    host -> launcher   {"new": id, "ports": [n]} with five descriptors: see `_Descriptors`
+    host -> launcher   {"new": id, "ports": [n]} with five descriptors: the component's socket, stdout, stderr, the
+                       keeper's socket, runsc's log
     launcher -> host   {"exit": id, "status": n, "cpu_ms": x, "max_rss_bytes": n}
 
 A container's process is process 1 of its own process id namespace: when it ends, however it ends, the kernel ends
@@ -15,16 +16,15 @@ everything that runsc started. Its state lies in a /tmp of its mount namespace a
 
 from __future__ import annotations
 
-import array
 import json
 import os
-import select
 import socket
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, NoReturn
 
-from flow_platform.sandbox.namespaces import seal, syscalls
+from flow_platform.sandbox.namespaces import forks, seal, syscalls
 
 CONTROL: Final = 3
 STATE: Final = "/tmp/state"  # noqa: S108 - a tmpfs of the container's mount namespace.
@@ -40,75 +40,18 @@ _LAST_DESCRIPTOR: Final = 1 << 16
 _BACKLOG: Final = 64
 _OOM_SCORE: Final = "500"  # Containers die before anything of the host.
 
-_Descriptors = tuple[int, int, int, int, int]
-"""The component's socket, stdout, stderr, the keeper's socket, runsc's log."""
-
 
 def main() -> NoReturn:
     control = socket.socket(fileno=CONTROL)
     config: dict[str, Any] = json.loads(control.recv(1 << 18))
     control.send(b'{"up": true}')
-    _Launches(control, config).serve()
+    forks.Forks(control, descriptors=5, become=partial(_become_container, config)).serve()
     os._exit(0)
 
 
-class _Launches:
-    def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
-        self._control = control
-        self._config = config
-        self._myself = os.pidfd_open(os.getpid())
-        self._poll = select.epoll()
-        self._poll.register(CONTROL, select.EPOLLIN)
-        self._children: dict[int, tuple[int, int]] = {}  # pidfd -> process id, container id
-
-    def serve(self) -> None:
-        """Until the host closes the control socket."""
-        while True:
-            for descriptor, _ in self._poll.poll():
-                if descriptor == CONTROL:
-                    if not self._take_request():
-                        return
-                else:
-                    self._report_end(descriptor)
-
-    def _take_request(self) -> bool:
-        message, ancillary, _, _ = self._control.recvmsg(4096, socket.CMSG_SPACE(5 * 4))
-        if not message:
-            return False
-        request: dict[str, Any] = json.loads(message)
-        received = array.array("i")
-        received.frombytes(ancillary[0][2])
-        # A new namespace for the next child only. The kernel allows that once per target, so go home first.
-        syscalls.enter_pid_namespace_of(self._myself)
-        syscalls.unshare(syscalls.NEW_PID)
-        child = os.fork()
-        if child == 0:
-            component, out, err, keeper, log = received
-            _become_container(self._config, request["ports"], (component, out, err, keeper, log))
-        for descriptor in received:
-            os.close(descriptor)
-        pidfd = os.pidfd_open(child)
-        self._children[pidfd] = (child, request["new"])
-        self._poll.register(pidfd, select.EPOLLIN)
-        return True
-
-    def _report_end(self, pidfd: int) -> None:
-        process, container = self._children.pop(pidfd)
-        self._poll.unregister(pidfd)
-        os.close(pidfd)
-        _, status, used = os.wait4(process, 0)
-        report = {
-            "exit": container,
-            "status": status,
-            "cpu_ms": (used.ru_utime + used.ru_stime) * 1000,
-            "max_rss_bytes": used.ru_maxrss * 1024,
-        }
-        self._control.send(json.dumps(report).encode())
-
-
-def _become_container(config: dict[str, Any], ports: Sequence[int], descriptors: _Descriptors) -> NoReturn:
-    component, out, err, keeper, log = descriptors
+def _become_container(config: dict[str, Any], request: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
     try:
+        component, out, err, keeper, log = descriptors
         os.dup2(out, 1)
         os.dup2(err, 2)
         syscalls.die_with_parent()
@@ -116,7 +59,7 @@ def _become_container(config: dict[str, Any], ports: Sequence[int], descriptors:
         syscalls.unshare(syscalls.NEW_MOUNT | syscalls.NEW_IPC | syscalls.NEW_UTS)
         _mount_own()
         _write_bundle(config["bundle"])
-        doors = [_open_door(port) for port in ports]
+        doors = [_open_door(port) for port in request["ports"]]
         myself = os.pidfd_open(os.getpid())
         with socket.socket(fileno=component) as channel:
             seal.pass_on(channel, b"L", [myself, *(door.fileno() for door in doors)])

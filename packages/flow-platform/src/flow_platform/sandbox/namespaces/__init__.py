@@ -11,6 +11,8 @@ How the files depend on each other, from the host's side to the inside of a cont
 
     sandbox  the port                         jail      stage 0: builds the jail, runs on the host's Python
     pool     sealed containers that wait      template  stage 1: inside the jail, imports once, forks
-    container  the host's end of one          seal      what a fork does until it is sealed
+    container  the host's end of one          forks     one per request, their ends are told
+                                              preload   what is imported before
+                                              seal      what a fork does until it is sealed
     runtime_root, elf, identity, cgroups, checks
 """

@@ -44,6 +44,8 @@ INSIDE: Final = (
     "seccomp.py",
     "seal.py",
     "shared_memory.py",
+    "forks.py",
+    "preload.py",
     "template.py",
 )
 """The files of this package that run inside the jail."""
