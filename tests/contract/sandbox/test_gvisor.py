@@ -31,6 +31,7 @@ pytestmark = needs_runsc
 
 ROOT = Path(__file__).resolve().parents[3]
 SLEEP = b'{"mode": "run", "code": "import time\\ntime.sleep(60)", "entry_point": "main"}'
+LEAVE = b'{"mode": "run", "code": "import os\\nos._exit(7)", "entry_point": "main"}'
 EMPTY = "def main():\n    return 'done'\n"
 
 
@@ -130,6 +131,16 @@ async def test_a_kernel_that_is_killed_ends_its_container_alone(gvisor: GvisorSa
     assert (ended.ending, ended.signal) == (Ending.CRASHED, signal.SIGKILL)
     assert other.is_alive
     await other.end()
+
+
+async def test_an_end_that_is_seen_before_the_keepers_word_is_told_by_that_word() -> None:
+    async with opened(pool_size=0) as sandbox:
+        container = await sandbox.acquire(SPEC)
+        assert isinstance(container, GvisorContainer)
+        await container.start(LEAVE, Limits())
+        asyncio.get_running_loop().remove_reader(container._control.fileno())  # As a runner that comes to it too late.
+        ended = await container.wait()
+    assert (ended.ending, ended.exit_code, ended.signal) == (Ending.EXITED, 7, None)
 
 
 async def test_a_launcher_that_dies_is_replaced() -> None:

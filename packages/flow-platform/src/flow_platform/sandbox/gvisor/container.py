@@ -183,22 +183,27 @@ class GvisorContainer(NamespacesContainer):
         with contextlib.suppress(OSError):  # It has ended.
             self._control.send(json.dumps(document).encode())
 
-    def _on_keeper(self) -> None:
+    def _on_keeper(self) -> bool:
+        """Takes one message, and tells whether there was one."""
         try:
             message = self._control.recv(4096)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
+        except ConnectionResetError:  # It ended with a word of ours unread; its own last word is behind that.
+            return True
         except OSError:
             message = b""
         if not message:
-            self._loop.remove_reader(self._control.fileno())
-            return
+            if not self._closed:
+                self._loop.remove_reader(self._control.fileno())
+            return False
         document: dict[str, Any] = json.loads(message)
         if "limited" in document and not self._limited.done():
             self._limited.set_result(None)
         if "ended" in document:
             self._component_status = int(document["ended"])
             super()._signal(signal.SIGKILL)  # Nothing is left in there but kernel: no need to wait for its good-bye.
+        return True
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGKILL or self._pidfd < 0:
@@ -210,8 +215,10 @@ class GvisorContainer(NamespacesContainer):
         """How the component ended is the keeper's to say; without its word, the container's kernel died under both.
 
         So it is when memory ran out: what the host's kernel then killed is a part of the container's, whatever became
-        of that inside.
+        of that inside. On a busy machine the end is heard of before that word is.
         """
+        while self._component_status is None and self._on_keeper():
+            pass
         status, out_of_memory = self._component_status, self._oom_kills() > 0
         if status is None and self._was_sealed and not (self._killed or out_of_memory):
             logger.warning("a container's kernel ended", extra={"status": report["status"], "log": self._log_tail()})
