@@ -373,3 +373,15 @@ async def test_a_client_of_an_http_platform_trusts_no_https_server(certificate: 
     with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
         await http.get(secure.url)
     await secure.stop()
+
+
+async def test_a_request_that_is_cancelled_as_its_turn_comes_ends_and_lets_the_next_one_go() -> None:
+    transport = make_transport(httpx.URL("http://127.0.0.1"))
+    assert isinstance(transport, PlatformTransport)
+    first, second = (asyncio.create_task(transport._wait_turn(60)) for _ in range(2))
+    await asyncio.sleep(0)  # Both wait now.
+    transport._let_next()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await second

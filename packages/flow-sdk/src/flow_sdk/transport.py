@@ -129,13 +129,20 @@ class PlatformTransport(httpx.AsyncBaseTransport):
         turn = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
-            await asyncio.wait_for(turn, patience)
+            # Not `wait_for`: Python 3.11's drops a cancel that comes with the turn.
+            async with asyncio.timeout(patience):
+                await turn
         except TimeoutError as exc:
+            self._pass_on(turn)
             raise httpx.PoolTimeout(f"All {MAX_CONNECTIONS} connections were in use for {patience} s") from exc
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._let_next()  # It was ours; the next one shall not wait for nobody.
+            self._pass_on(turn)
             raise
+
+    def _pass_on(self, turn: asyncio.Future[None]) -> None:
+        """It may have come just as its owner gave up; the next one shall not wait for nobody."""
+        if not turn.cancelled():
+            self._let_next()
 
     def _let_next(self) -> None:
         while self._queue:
