@@ -30,6 +30,17 @@ WIDE = token(org="o", ws=None)
 DETAIL = {"field": "a", "message": "is missing"}
 
 
+def test_words_of_other_platforms_are_answered_with_ours(capsys):
+    assert not program.OTHER_WORDS.keys() & program.COMMANDS.keys()
+    assert set(program.OTHER_WORDS.values()) <= program.COMMANDS.keys()
+    with pytest.raises(SystemExit, match="2"):
+        program.build(["logs", "-f"])
+    assert capsys.readouterr().err.splitlines() == [
+        "error: there is no command 'logs'",
+        "hint: it is called here: flow events",
+    ]
+
+
 def test_plain_flags_are_read_and_everything_else_is_left_to_the_library():
     assert plain_flags([]) == {}
     assert plain_flags(["--port", "0", "--data=/x=y", "--allow-public"]) == {

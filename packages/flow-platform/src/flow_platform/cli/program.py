@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import typer
+
+from flow_platform.cli import output
 
 COMMANDS: Final = {
     "demo": ("demo", "Start a platform, run the example over real input, print the result."),
@@ -44,6 +47,23 @@ COMMANDS: Final = {
 }
 """Command -> its module here (the function has the command's name), and its line in the overview."""
 
+OTHER_WORDS: Final = {
+    **dict.fromkeys(("log", "logs", "tail", "watch"), "events"),
+    **dict.fromkeys(("list", "ls"), "ps"),
+    **dict.fromkeys(("describe", "get", "inspect", "status"), "show"),
+    **dict.fromkeys(("deploy", "push"), "publish"),
+    **dict.fromkeys(("call", "exec", "invoke", "trigger"), "run"),
+    **dict.fromkeys(("dev", "serve", "server", "start"), "up"),
+    **dict.fromkeys(("kill", "stop", "terminate"), "cancel"),
+    **dict.fromkeys(("login", "auth"), "token"),
+    **dict.fromkeys(("secrets", "env"), "secret"),
+    "schedules": "schedule",
+    "services": "service",
+    "ring": "rings",
+    "worker": "runner",
+}
+"""What other platforms call a command of ours."""
+
 
 def build(arguments: Sequence[str]) -> typer.Typer:
     """The program, with all commands in its overview, and the called one ready to run."""
@@ -57,6 +77,9 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_program)
     called = arguments[0] if arguments else ""
+    if called in OTHER_WORDS:
+        output.show_error(f"there is no command {called!r}", f"it is called here: flow {OTHER_WORDS[called]}")
+        sys.exit(2)
     for name, (module, line) in COMMANDS.items():
         if called not in COMMANDS:
             app.command(name, help=line)(_program)
