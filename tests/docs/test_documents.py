@@ -20,6 +20,8 @@ from tests.docs.documents import DOCS, DOCUMENTS, ROOT, blocks, read, section, w
 from tests.docs.error_codes import SOURCES, error_codes
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_FILE = re.compile(r"`([\w.*-]+(?:/[\w.*-]+)+\.(?:py|sh|toml))`")
+_PLACES = ("", "packages/flow-sdk/src", *(f"packages/flow-platform/src/{place}" for place in ("", "flow_platform")))
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -47,6 +49,12 @@ def test_links_resolve(path: Path) -> None:
         if not file.is_file() or (fragment and fragment not in anchors):
             broken.append(target)
     assert not broken
+
+
+@pytest.mark.parametrize("path", sorted({*DOCUMENTS, *ROOT.glob("*.md")}), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_exist(path: Path) -> None:
+    named = set(_FILE.findall(path.read_text()))
+    assert [name for name in sorted(named) if not any(any((ROOT / place).glob(name)) for place in _PLACES)] == []
 
 
 def test_every_document_is_found_from_the_readme() -> None:
