@@ -27,6 +27,7 @@ KINDS: Final = ("code-blocks", "transforms", "workflows", "agents")
 FIRST_HOLD_SECONDS: Final = 1.0  # The first words come soon; after that, only the end is of interest.
 HOLD_SECONDS: Final = 20.0  # Shorter than the time-out of a request.
 NAMES_SHOWN: Final = 10
+NAMES_READ: Final = 1_000  # Among which one is looked for that was meant.
 JSON_HINT: Final = """expected JSON, for example --input '{"name": "value"}', or @FILE"""
 
 
@@ -136,7 +137,7 @@ def submit(
 
 def _published(remote: Remote, kind: str, slug: str) -> str:
     """What there is instead of a component that there is not."""
-    names = [str(component["slug"]) for component in remote.pages(f"/{kind}", NAMES_SHOWN + 1)]
+    names = [str(component["slug"]) for component in remote.pages(f"/{kind}", NAMES_READ)]
     if close := difflib.get_close_matches(slug, names, 1):
         return f"did you mean {kind}/{close[0]}?"
     if not names:
