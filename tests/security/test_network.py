@@ -68,7 +68,8 @@ async def test_plain_requests_of_ordinary_clients(sandbox: Sandbox, server: WebS
     assert run.output == f"GET /a?b=c api.example.com:{server.port}"
     (record,) = run.records
     assert (record.host, record.port, record.address) == ("api.example.com", server.port, "127.0.0.1")
-    assert (record.verdict, record.reason) == ("allowed", "")
+    assert record.verdict == "allowed"
+    assert record.reason in ("", "closed with the attempt")  # Whichever end is seen first.
     assert record.bytes_out > 20
     assert record.bytes_in > 20
 
