@@ -131,6 +131,7 @@ class Onion:
         except ClientDisconnect:
             raise
         except Exception:
+            # The last border: a mistake of ours is answered with 500 and the id under which the log has it.
             logger.exception(_UNEXPECTED, extra={REQUEST_ID: context.request_id})
             return internal_error(context.request_id)
 
